@@ -1,0 +1,1 @@
+"""Recordings -> shards -> batches. Imports nothing of this project's other packages."""
