@@ -1,0 +1,130 @@
+"""Cut a filtered recording into windows, scale them, and drop and count the unusable ones.
+
+Continuous windows lie on a grid without overlap that starts anew after each BAD stretch; event
+windows start `event_tmin_s` from each event, rounded to the nearest sample. One robust scale for
+the whole recording keeps the differences between channels and between moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from data.bad_channels import robust_amplitude
+from data.profiles import Profile
+from data.recordings import Event
+from data.scratch import scratch_array
+
+MOST_SAMPLES = 500_000
+"""The scale is the median of about this many samples, at evenly spaced times: 0.2 % precise."""
+
+
+class WindowCutter:
+    """Collects the windows of one recording; `add` its parts, then `finish`."""
+
+    def __init__(self, profile: Profile, channels: np.ndarray, events: list[Event] | None):
+        """`channels`: the rows of the parts that windows are made of."""
+        self.profile, self.channels, self.events = profile, channels, events
+        self.length = profile.window_samples if events is None else profile.event_samples
+        self.dropped: dict[str, int] = {}
+        self._places: list[tuple[np.ndarray, int]] = []
+        self._meta: list[dict] = []
+        self._used: set[int] = set()
+        self.kept: list[int] = []
+        """Numbers, in order of cutting, of the windows that `finish` returns."""
+
+    def add(self, part, flat, start_s: float, rough: np.ndarray, holes_s: np.ndarray) -> None:
+        """Cut `part` float32 `[C, M]`, which begins `start_s` into the recording.
+
+        `flat` bool `[M]`: no signal; `rough` `[K, 2]`: BAD intervals; `holes_s` `[K, 2]`: intervals
+        of non-finite samples, both in seconds of the recording.
+        """
+        for first, extra in self._starts(part.shape[1], start_s, rough):
+            onset_s, end_s = self._times(first, start_s)
+            if len(_overlapping(rough, onset_s, end_s)):
+                self._drop("marked bad in the file")
+            elif len(_overlapping(holes_s, onset_s, end_s)):
+                self._drop("non-finite samples")
+            elif flat[first : first + self.length].mean() > 0.5:
+                self._drop("flat")
+            else:
+                self._places.append((part, first))
+                self._meta.append({"onset_s": round(onset_s, 6), **extra})
+
+    def scale(self) -> float | None:
+        """1.4826 x median |x| over all channels and windows, or None where there are none."""
+        if not self._places:
+            return None
+        # Times, not single samples: the reference needs all channels of a time.
+        times = len(self._places) * self.length
+        step = max(1, times * len(self.channels) // MOST_SAMPLES)
+        samples = [self._window(part, first, step).ravel() for part, first in self._places]
+        return float(robust_amplitude(np.concatenate(samples)))
+
+    def finish(self, scale: float | None) -> tuple[np.ndarray, list[dict]]:
+        """float16 `[n, C, T]` in units of `scale`, clipped, and the meta of each window."""
+        if self.events is not None and len(self._used) < len(self.events):
+            self._drop("event too near an edge", len(self.events) - len(self._used))
+        if not self._places and not self.dropped:
+            self._drop("recording shorter than a window")
+        clip, count = np.float32(self.profile.clip), 0
+        data = scratch_array((len(self._places), len(self.channels), self.length), np.float16)
+        meta = []
+        for number, (place, record) in enumerate(zip(self._places, self._meta, strict=True)):
+            window = self._window(*place)
+            window /= np.float32(scale)
+            clipped = np.clip(window, -clip, clip)
+            if self._saturated(number, clipped):
+                self._drop("saturated")
+                continue
+            data[count] = clipped
+            meta.append(record)
+            self.kept.append(number)
+            count += 1
+        return data[:count], meta
+
+    def _saturated(self, number: int, clipped: np.ndarray) -> bool:
+        """Whether window `number` is to be dropped for its clipped samples."""
+        at_clip = np.mean(np.abs(clipped) >= np.float32(self.profile.clip))
+        return bool(at_clip > self.profile.saturated_fraction)
+
+    def _window(self, part: np.ndarray, first: int, step: int = 1) -> np.ndarray:
+        """float32 `[C, T]` of the chosen channels, referenced to their average; at every `step`-th
+        sample time."""
+        window = part[self.channels, first : first + self.length : step]
+        window -= window.mean(axis=0)
+        return window
+
+    def _starts(self, samples: int, start_s: float, rough) -> Iterator[tuple[int, dict]]:
+        """First sample of each window that fits into `samples`, with its label and image."""
+        if self.events is not None:
+            for number, event in enumerate(self.events):
+                begin_s = event.onset_s + self.profile.event_tmin_s - start_s
+                first = round(begin_s * self.profile.sfreq_hz)
+                if first >= 0 and first + self.length <= samples and number not in self._used:
+                    self._used.add(number)
+                    extra = {"label": event.label, "image": event.image}
+                    yield first, {key: value for key, value in extra.items() if value is not None}
+            return
+        first = 0
+        while first + self.length <= samples:
+            yield first, {}
+            hit = _overlapping(rough, *self._times(first, start_s))
+            if len(hit):
+                after = np.ceil((hit[:, 1].max() - start_s) * self.profile.sfreq_hz)
+                first = max(int(after), first + 1)
+            else:
+                first += self.length
+
+    def _times(self, first: int, start_s: float) -> tuple[float, float]:
+        onset_s = start_s + first / self.profile.sfreq_hz
+        return onset_s, onset_s + self.length / self.profile.sfreq_hz
+
+    def _drop(self, reason: str, count: int = 1) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+
+def _overlapping(intervals: np.ndarray, begin: float, end: float) -> np.ndarray:
+    """The rows of `intervals` `[K, 2]` that overlap begin..end."""
+    return intervals[(intervals[:, 0] < end) & (intervals[:, 1] > begin)]

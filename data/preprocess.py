@@ -1,0 +1,272 @@
+"""A recording becomes windows: pick, find bad channels, filter, reference, resample, scale, cut.
+
+Every operation before the scale is linear and the same for all channels, so filtering first and
+referencing later gives the same signal as the usual order, and lets bad channels be found on the
+filtered signal. The source is read once, in blocks; what is kept of it is the filtered signal at
+the profile's rate, in memory while small and else in a file (data/scratch.py), so that a worker's
+memory does not grow with the recording.
+
+Windows never cross the edge of a recording, a gap, or what an annotation marks as BAD.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import mne
+import numpy as np
+
+from data.bad_channels import MOST_SAMPLES, find_bad_channels
+from data.channels import FEWEST, choose_channels
+from data.cutting import WindowCutter
+from data.errors import InputError
+from data.files import hash_file
+from data.filtering import BandPass, measure_mains
+from data.profiles import Profile
+from data.reading import SpanReader
+from data.recordings import Recording, Windows
+from data.scratch import scratch_array
+from data.segments import make_segment_windows
+
+MAINS_S = 120.0
+PLAUSIBLE_UV = (0.2, 2000.0)
+"""A recording whose scale lies outside is kept, with a note: its unit is probably not volt."""
+
+
+def make_windows(recording: Recording, profile: Profile) -> Windows:
+    """Preprocess one recording as `profile` says.
+
+    Returns float16 windows in units of `info["scale_uv"]` microvolts (`info["scale"]` in the
+    source's own unit where that is not volt), clipped at `profile.clip`. A recording too short for
+    a window gives none, and says so in `info["dropped"]`. `info` also holds source_sfreq_hz,
+    source_sha256, unit, mains_hz, filter, positions_from, bad_channels {name: reason}, left_out
+    {name: reason}, dropped {reason: count}, hours (kept) and notes; all JSON-able.
+
+    Raises InputError where fewer than FEWEST good EEG channels with a position remain.
+    """
+    if recording.segments is not None:
+        windows = make_segment_windows(recording, profile, where_of(recording))
+        windows.info["source_sha256"] = source_hashes(recording)
+        return windows
+    return _continuous(recording, profile)
+
+
+@dataclass
+class Prepared:
+    """A recording whose EEG is filtered, and judged channel by channel."""
+
+    names: list[str]
+    positions_m: np.ndarray
+    good: list[int]
+    """Rows of `parts` that are kept."""
+    reasons: dict[str, str]
+    """Bad channels -> why."""
+    spans: list[tuple[int, int]]
+    readers: list[SpanReader]
+    parts: list[np.ndarray]
+    """float32 `[C, M]` volts at the profile's rate, of each stretch."""
+    band: BandPass
+    info: dict
+    """What the manifest keeps of it."""
+
+    def windows_of(self, part: int) -> tuple[np.ndarray, float, np.ndarray]:
+        """Of a stretch: bool `[M]` where it stands still, its start in seconds, and `[K, 2]` its
+        holes in seconds of the recording."""
+        reader, sfreq_hz = self.readers[part], self.band.sfreq_hz
+        step = sfreq_hz / self.band.target_hz
+        origin = (np.arange(self.parts[part].shape[1]) * step).astype(int)
+        flat = reader.still[np.minimum(origin, len(reader.still) - 1)]
+        good = set(self.good)
+        holes = [(first, last) for row, first, last in reader.holes if row in good]
+        holes_s = (reader.start + np.array(holes, np.float64).reshape(-1, 2)) / sfreq_hz
+        return flat, reader.start / sfreq_hz, holes_s
+
+
+def prepare(recording: Recording, profile: Profile) -> Prepared:
+    """Choose, read and filter the EEG of a continuous recording, and find its bad channels."""
+    raw, where = recording.raw, where_of(recording)
+    sfreq_hz = float(raw.info["sfreq"])
+    chosen = choose_channels(raw.info, recording.montage, where)
+    marked = {
+        name: "marked bad in the file"
+        for name, pick in zip(chosen.names, chosen.picks, strict=True)
+        if raw.ch_names[pick] in raw.info["bads"]
+    }
+    keep = [i for i, name in enumerate(chosen.names) if name not in marked]
+    names = [chosen.names[i] for i in keep]
+    picks = [chosen.picks[i] for i in keep]
+    mains_hz = recording.mains_hz or raw.info["line_freq"] or _mains_of(raw, picks, where)
+    band = _band(profile, sfreq_hz, mains_hz)
+
+    spans = spans_of(raw)
+    readers = [SpanReader(raw, picks, start, stop, where) for start, stop in spans]
+    signal, parts = filtered(band, readers, len(picks))
+    bad = find_bad_channels(sample(parts), hole_fraction(readers)) if signal.size else {}
+    reasons = {**marked, **{names[index]: reason for index, reason in bad.items()}}
+    good = [index for index in range(len(names)) if index not in bad]
+    if len(good) < FEWEST:
+        raise InputError(
+            f"{where}: {len(good)} of {len(names) + len(marked)} EEG channels are good "
+            f"({counted(reasons.values())})",
+            "leave this recording out, or look at it: is it EEG, was the amplifier connected?",
+        )
+    return Prepared(
+        names=[names[index] for index in good],
+        positions_m=chosen.positions_m[keep][good],
+        good=good,
+        reasons=reasons,
+        spans=spans,
+        readers=readers,
+        parts=parts,
+        band=band,
+        info={
+            "source_sfreq_hz": sfreq_hz,
+            "source_sha256": source_hashes(recording),
+            "unit": recording.unit,
+            "mains_hz": mains_hz,
+            "filter": band.describe(max((stop - start for start, stop in spans), default=0)),
+            "reference": profile.reference,
+            "positions_from": chosen.positions_from,
+            "bad_channels": reasons,
+            "left_out": chosen.left_out,
+        },
+    )
+
+
+def _continuous(recording: Recording, profile: Profile) -> Windows:
+    found = prepare(recording, profile)
+    cutter = WindowCutter(profile, np.array(found.good), recording.events)
+    rough = bad_intervals(recording.raw)
+    for index, part in enumerate(found.parts):
+        flat, start_s, holes_s = found.windows_of(index)
+        cutter.add(part, flat, start_s, rough, holes_s)
+    scale_v = cutter.scale()
+    data, meta = cutter.finish(scale_v)
+    return Windows(
+        data=data,
+        meta=meta,
+        channels=found.names,
+        positions_m=found.positions_m,
+        info=found.info | describe(recording, profile, data, scale_v, cutter.dropped),
+    )
+
+
+def describe(
+    recording: Recording, profile: Profile, data: np.ndarray, scale_v: float | None, dropped: dict
+) -> dict:
+    """What the manifest keeps of the windows `data` `[n, C, T]` and their scale."""
+    notes = dict(recording.notes)
+    scale_uv = 1e6 * scale_v if recording.unit == "V" and scale_v else None
+    if scale_uv and not PLAUSIBLE_UV[0] < scale_uv < PLAUSIBLE_UV[1]:
+        notes["amplitude"] = f"{scale_uv:.3g} uV is implausible for EEG: is the unit volt?"
+    return {
+        "scale_uv": scale_uv,
+        "scale": scale_v,
+        "dropped": dict(sorted(dropped.items())),
+        "hours": data.shape[0] * data.shape[2] / profile.sfreq_hz / 3600,
+        "notes": notes,
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _band(profile: Profile, sfreq_hz: float, mains_hz: float | None) -> BandPass:
+    """Designing a filter takes as long as filtering a minute of 64 channels."""
+    return BandPass.of(profile, sfreq_hz, mains_hz)
+
+
+def filtered(
+    band: BandPass, readers: list[SpanReader], channels: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Read and filter every stretch: float32 `[C, M]` of all, and its part of each stretch."""
+    lengths = [band.out_samples(reader.stop - reader.start) for reader in readers]
+    signal = scratch_array((channels, sum(lengths)), np.float32)
+    parts = np.split(signal, np.cumsum(lengths[:-1]), axis=1) if lengths else []
+    for reader, part in zip(readers, parts, strict=True):
+        samples = reader.stop - reader.start
+        for first, block in band.blocks(reader.read, channels, samples):
+            part[:, first : first + block.shape[1]] = block
+    return signal, parts
+
+
+def sample(parts: list[np.ndarray]) -> np.ndarray:
+    """`[C, N]`: evenly strided samples of all parts, enough to judge channels by."""
+    step = max(1, -(-sum(part.shape[1] for part in parts) // MOST_SAMPLES))
+    return np.concatenate([part[:, ::step] for part in parts], axis=1)
+
+
+def hole_fraction(readers: list[SpanReader]) -> np.ndarray:
+    lengths = [reader.stop - reader.start for reader in readers]
+    return np.average([reader.hole_fraction() for reader in readers], axis=0, weights=lengths)
+
+
+def _mains_of(raw: mne.io.BaseRaw, picks: list[int], where: str) -> float | None:
+    """The mains frequency, measured in the middle two minutes."""
+    sfreq_hz, middle = raw.info["sfreq"], raw.n_times // 2
+    start = max(0, middle - round(MAINS_S / 2 * sfreq_hz))
+    stop = min(raw.n_times, middle + round(MAINS_S / 2 * sfreq_hz))
+    excerpt = SpanReader(raw, picks, start, stop, where).read(0, stop - start)
+    return measure_mains(excerpt, sfreq_hz)
+
+
+def spans_of(raw: mne.io.BaseRaw) -> list[tuple[int, int]]:
+    """Start and stop samples of the stretches between gaps and joins, as MNE annotates them."""
+    cuts = []
+    for onset_s, duration_s, name in _annotations(raw):
+        if name.startswith(("edge", "bad_acq_skip", "bad boundary", "boundary")):
+            start = round(onset_s * raw.info["sfreq"])
+            # Only MNE's skips are samples without data; EEGLAB's boundaries tell what was cut out.
+            gap_s = duration_s if name.startswith("bad_acq_skip") else 0.0
+            cuts.append((start, start + round(gap_s * raw.info["sfreq"])))
+    spans, begin = [], 0
+    for start, stop in sorted(cuts):
+        if start > begin:
+            spans.append((begin, min(start, int(raw.n_times))))
+        begin = max(begin, stop)
+    if begin < raw.n_times:
+        spans.append((begin, int(raw.n_times)))
+    return spans
+
+
+def bad_intervals(raw: mne.io.BaseRaw) -> np.ndarray:
+    """`[K, 2]`: begin and end, in seconds of the recording, of what is annotated as BAD."""
+    rows = [(onset, onset + long) for onset, long, name in _annotations(raw) if name[:3] == "bad"]
+    return np.array(rows, np.float64).reshape(-1, 2)
+
+
+def counted(reasons) -> str:
+    """ "3 flat, 1 noisy": the first word of each reason, counted."""
+    counts = Counter(reason.split(" (")[0] for reason in reasons)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.most_common()) or "none bad"
+
+
+def where_of(recording: Recording) -> str:
+    """What to call a recording in a message: its first file, else its id."""
+    return str(recording.source_files[0]) if recording.source_files else recording.id
+
+
+def source_hashes(recording: Recording) -> dict[str, str]:
+    """File name -> SHA-256 of every source file."""
+    return {
+        path.name: _hash(path, path.stat().st_mtime_ns)
+        for path in map(Path, recording.source_files)
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _hash(path: Path, mtime_ns: int) -> str:
+    """One file often holds many recordings: hashed once, unless it changes."""
+    return hash_file(path)[0]
+
+
+def _annotations(raw: mne.io.BaseRaw) -> list[tuple[float, float, str]]:
+    """(onset in seconds from the first sample, duration, lower-case description)."""
+    notes = raw.annotations
+    return [
+        (float(onset) - raw.first_time, float(duration), str(name).lower())
+        for onset, duration, name in zip(
+            notes.onset, notes.duration, notes.description, strict=True
+        )
+    ]
