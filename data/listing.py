@@ -1,0 +1,56 @@
+"""What there is to pack: the items of all sources, and one message for all that is missing."""
+
+from __future__ import annotations
+
+import os
+
+from data.errors import InputError
+from data.profiles import Profile
+from data.sources import Spec, WorkItem, list_items
+from data.split import Wish
+
+SIMULATED = "python data/pack.py --source simulated --out shards/simulated"
+
+
+def list_all(
+    specs: list[Spec], profile: Profile, default: bool
+) -> tuple[list[WorkItem], list[Wish]]:
+    """All work items, and their splits as asked for. Everything missing is told in one message."""
+    items, wishes, errors = {}, [], []
+    for number, spec in enumerate(specs):
+        try:
+            for item in list_items(spec, profile):
+                if item.key in items:
+                    raise InputError(
+                        f"--source {spec}: {item.key} is named twice", "name each recording once"
+                    )
+                items[item.key] = item
+                wishes.append(Wish(number, item.dataset, item.subject, item.split))
+        except InputError as error:
+            errors.append((spec, error))
+    if not errors:
+        return list(items.values()), wishes
+    if len(errors) == 1 and not default:
+        raise errors[0][1]
+    if default:
+        where, remedies = "the default recipe (data/recipes/original.yaml)", _missing_defaults()
+    else:
+        where, remedies = "--source", list(dict.fromkeys(error.remedy for _, error in errors))
+    what = [f"{len(errors)} of the {len(specs)} sources of {where} cannot be packed:"]
+    for text in dict.fromkeys(error.what for _, error in errors):
+        names = ", ".join(str(spec) for spec, error in errors if error.what == text)
+        what.append(f"  - {names}: {text.removeprefix(f'--source {names}: ')}")
+    raise InputError("\n".join(what), "\n  -> ".join(remedies))
+
+
+def _missing_defaults() -> list[str]:
+    """What to do where the default recipe's recordings are not at hand."""
+    root = os.environ.get("MNE_DATA", "~/mne_data")
+    return [
+        f"MOABB's sets: run the same command where there is a network, e.g. on a login node, which "
+        f"downloads them; or copy such a machine's MNE_DATA folder here, to {root}",
+        "THINGS-EEG: put OpenNeuro ds003825, or some of its subjects, into sources/ds003825:  "
+        "aws s3 sync --no-sign-request s3://openneuro.org/ds003825 sources/ds003825",
+        "or pack what you have, with a recipe of your own:  python data/pack.py --recipe FILE",
+        f"or pack simulated recordings, which need no files:  {SIMULATED}",
+    ]

@@ -1,0 +1,277 @@
+"""Where recordings come from: `KIND:TARGET,option=value,...` becomes a list of work items.
+
+A work item is what one worker process loads at a time: picklable, cheap to make, and signed by the
+files and options that decide its content, so that an interrupted pack can tell finished work from
+work that has changed. Listing looks at names, sizes and times only; signals are read in `load`.
+
+Each kind is one module of this package with `list_items(spec, profile) -> list[WorkItem]`. Modules
+are imported when first asked for, because MOABB and torch take seconds to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from data.errors import InputError, did_you_mean
+from data.profiles import Profile
+from data.recordings import MegOptions, Recording
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of source: the module that lists it, what follows the colon, and its options."""
+
+    module: str
+    target: str
+    options: dict[str, str]
+
+
+_SUBJECTS = "which subjects, e.g. 1-3+7 (ranges and single ones joined by +); default all"
+_MONTAGE = "a montage built into MNE, or a file of positions, instead of the recording's own"
+_EVENTS = "1: one window for each event, with its label; 0: continuous windows"
+_MEG = {
+    "sss": "1: signal-space separation of the MEG (with a profile that keeps MEG); default 0",
+    "regress": "eog, ecg or eog+ecg: take their linear part out of EEG and MEG (likewise)",
+}
+_COMMON = {"split": "train, val or test for all of it; auto (default) splits by subject"}
+
+KINDS = {
+    "moabb": Kind(
+        "data.sources.from_moabb",
+        "a dataset of MOABB, e.g. PhysionetMI; files are looked for under MNE_DATA first",
+        {
+            "subjects": f"{_SUBJECTS}; subjects=available takes those whose files are on disk",
+            "events": f"{_EVENTS} (default)",
+            "montage": _MONTAGE,
+            "mains_hz": "50 or 60; default: MOABB's record of the country, else measured",
+        },
+    ),
+    "things": Kind(
+        "data.sources.from_things",
+        "the BIDS root of OpenNeuro ds003825 (THINGS-EEG)",
+        {"subjects": _SUBJECTS, "events": f"{_EVENTS.replace('0:', '0 ')}; default 1"},
+    ),
+    "vc": Kind(
+        "data.sources.from_vc",
+        "a published .pth file of the visual-category recordings (eeg_5_95_std.pth ...)",
+        {
+            "splits": "the published split file; val, test and train are recorded by window",
+            "split_num": "which of the file's splits, default 0",
+            "by": "subject (default): subjects are split; image: the published split of images "
+            "is used, so every subject is in all three splits",
+            "subject": "one subject only; needed with block_splits_by_image_single.pth (subject=4)",
+            "montage": "a montage with 128 channels in the file's order, e.g. biosemi128",
+            "channels": "a text file with one channel name per line, in the file's order",
+        },
+    ),
+    "things2": Kind(
+        "data.sources.from_things2",
+        "the folder of THINGS-EEG2's raw data (sub-XX/ses-YY/raw_eeg_training.npy)",
+        {
+            "subjects": _SUBJECTS,
+            "sessions": "which sessions, joined by +; default all",
+            "parts": "training, test or training+test (default)",
+            "events": f"{_EVENTS.replace('0:', '0 ')}; default 1",
+        },
+    ),
+    "bids": Kind(
+        "data.sources.from_bids",
+        "the root of a BIDS dataset with EEG, or with MEG and EEG",
+        {
+            "subjects": _SUBJECTS,
+            "sessions": "which sessions, joined by +; default all",
+            "tasks": "which tasks, joined by +; default all",
+            "runs": "which runs, joined by + (as in the files' names); default all",
+            "events": "1: one window for each row of events.tsv; or names of events, joined by +; "
+            "default: continuous windows",
+            "dataset": "a name for the dataset, default the folder's name",
+            "montage": _MONTAGE,
+            "mains_hz": "50 or 60; default: the sidecar, else measured",
+            **_MEG,
+        },
+    ),
+    "raw": Kind(
+        "data.sources.from_raw",
+        "a path or glob (** too) of anything that MNE reads: EDF, BDF, BrainVision, FIF, EEGLAB",
+        {
+            "subject": "a regular expression whose first group in the path is the subject; "
+            "default: sub-XX in the path, else the file's name",
+            "dataset": "a name for the dataset, default the folder's name",
+            "montage": _MONTAGE,
+            "events": "descriptions of the events to cut at, joined by +; default: continuous",
+            "mains_hz": "50 or 60; default: the file's header, else measured",
+            **_MEG,
+        },
+    ),
+    "simulated": Kind(
+        "data.sources.simulated",
+        "nothing, or a montage",
+        {
+            "montages": "montages, joined by +",
+            "subjects": "people per montage",
+            "minutes": "minutes per person",
+            "seed": "another seed gives other people",
+        },
+    ),
+    "simulated-pairs": Kind(
+        "data.sources.simulated_pairs",
+        "nothing, linear or nonlinear: EEG with MEG, and the best prediction known",
+        {
+            "statistics": "linear: one map from EEG to MEG is the best (default); nonlinear: "
+            "active sources switch between states",
+            "subjects": "people",
+            "runs": "runs per person",
+            "minutes": "minutes per run",
+            "eeg": "electrodes, 8 to 74; several joined by + are dealt to the people in turn",
+            "sources": "dipoles",
+            "noise": "sensor noise, times the usual",
+            "variation": "how much people and runs differ, times the usual; 0: one head",
+            "seed": "another seed gives other people",
+        },
+    ),
+}
+PAIRED = ("simulated-pairs",)
+"""Kinds that are packed with MEG unless --profile says otherwise."""
+SPLITS = ("auto", "train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parsed `--source`: e.g. kind "moabb", target "PhysionetMI", options {"subjects": "1"}."""
+
+    kind: str
+    target: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        head = f"{self.kind}:{self.target}" if self.target else self.kind
+        return ",".join([head, *(f"{key}={value}" for key, value in self.options.items())])
+
+    @property
+    def split(self) -> str:
+        return self.options.get("split", "auto")
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A 0/1 option."""
+        text = self.options.get(name, str(int(default)))
+        if text not in ("0", "1"):
+            raise InputError(f"--source {self}: {name}={text}", f"write {name}=1 or {name}=0")
+        return text == "1"
+
+    def mains(self) -> float | None:
+        """The option `mains_hz`."""
+        text = self.options.get("mains_hz")
+        if text not in (None, "50", "60"):
+            raise InputError(
+                f"--source {self}: mains_hz={text}", "write mains_hz=50 or mains_hz=60"
+            )
+        return float(text) if text else None
+
+    def meg_options(self, profile: Profile) -> MegOptions | None:
+        """The options `sss` and `regress`; None where the profile keeps no MEG."""
+        kinds = tuple(sorted(set(filter(None, self.options.get("regress", "").split("+")))))
+        if not set(kinds) <= {"eog", "ecg"}:
+            raise InputError(
+                f"--source {self}: regress={'+'.join(kinds)}",
+                "write regress=eog, regress=ecg or regress=eog+ecg",
+            )
+        options = MegOptions(self.flag("sss", False), kinds)
+        if profile.meg:
+            return options
+        if options != MegOptions():
+            raise InputError(
+                f"--source {self}: sss and regress treat recordings of EEG and MEG",
+                f"add --profile eeg2meg, or leave them out (the profile is {profile.name})",
+            )
+        return None
+
+
+class WorkItem(Protocol):
+    """One unit of packing work. Implementations are frozen dataclasses of plain values."""
+
+    @property
+    def key(self) -> str:
+        """Unique, stable and safe in a file name, e.g. "moabb-PhysionetMI-1"."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def subject(self) -> str:
+        """Known before loading, so that subjects can be split first."""
+
+    @property
+    def split(self) -> str:
+        """One of SPLITS."""
+
+    @property
+    def signature(self) -> dict:
+        """JSON-able: everything besides the profile that decides the content."""
+
+    def load(self) -> Iterator[Recording]:
+        """Read the recordings, one at a time."""
+
+
+def parse_spec(text: str) -> Spec:
+    """Parse `KIND:TARGET,option=value,...`; InputError for an unknown kind, option or split.
+
+    A comma counts as a separator only before `name=`, so paths may hold commas.
+    """
+    head, *parts = re.split(r",(?=\s*[A-Za-z_]+=)", text.strip())
+    name, _, target = head.partition(":")
+    name, target = name.strip().lower(), target.strip()
+    if name not in KINDS:
+        raise InputError(
+            f"--source {text}: there is no kind of source called {name!r}",
+            f"{did_you_mean(name, KINDS)} The kinds are {', '.join(KINDS)}; "
+            "write e.g. moabb:PhysionetMI or raw:/data/*.edf".strip(),
+        )
+    known = {**KINDS[name].options, **_COMMON}
+    options: dict[str, str] = {}
+    for part in parts:
+        option, _, value = (piece.strip() for piece in part.partition("="))
+        if option not in known:
+            raise InputError(
+                f"--source {text}: {name} has no option {option!r}",
+                f"{did_you_mean(option, known)} Its options are {', '.join(known)}.".strip(),
+            )
+        if option in options or not value:
+            raise InputError(
+                f"--source {text}: option {option} is {'given twice' if value else 'empty'}",
+                f"write {option}=VALUE once: {known[option]}",
+            )
+        options[option] = value
+    if options.get("split", "auto") not in SPLITS:
+        raise InputError(
+            f"--source {text}: split={options['split']}", f"use one of {', '.join(SPLITS)}"
+        )
+    if not target and name not in ("simulated", *PAIRED):
+        raise InputError(
+            f"--source {text}: nothing after {name}:",
+            f"write {name}:TARGET, where TARGET is {KINDS[name].target}",
+        )
+    return Spec(name, target, options)
+
+
+def list_items(spec: Spec, profile: Profile) -> list[WorkItem]:
+    """The work items of a source, in a stable order.
+
+    Raises InputError for what is missing or wrong (a file, a dataset's name, no network ...).
+    """
+    items = importlib.import_module(KINDS[spec.kind].module).list_items(spec, profile)
+    if not items:
+        raise InputError(f"--source {spec}: nothing to pack", "check the path and the options")
+    return items
+
+
+def help_text() -> str:
+    """Every kind of source with its options, for a command's --help."""
+    lines = []
+    for name, kind in KINDS.items():
+        lines.append(f"{name}:TARGET  TARGET is {kind.target}")
+        lines += [f"    ,{option}=  {text}" for option, text in {**kind.options, **_COMMON}.items()]
+    return "\n".join(lines)

@@ -1,0 +1,251 @@
+"""`bids:ROOT`: the EEG of any BIDS dataset, also that which was recorded along with MEG.
+
+    bids:/data/ds004504
+    bids:/data/ds000117,subjects=1-10,tasks=facerecognition,events=Famous+Unfamiliar
+    bids:/data/ds003474,sessions=01,montage=biosemi64
+    bids:/data/ds000117,regress=eog+ecg         with --profile eeg2meg: pairs of EEG and MEG
+
+Read by mne-bids: types, units and bad channels come from channels.tsv (many files type EOG and ECG
+as EEG), positions from the file or electrodes.tsv, mains from the sidecar, events from events.tsv.
+What the file itself marks as bad, or as a break, is kept as well: mne-bids would replace it by the
+events. One item per recording; derivatives and empty rooms are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mne
+import mne_bids
+
+from data.errors import InputError
+from data.profiles import Profile
+from data.recordings import Event, MegOptions, Recording, safe_name
+from data.sources import Spec
+from data.sources.from_raw import is_part_of_another, read_raw
+from data.sources.integrity import companions
+from data.sources.moabb_names import quiet
+from data.sources.selection import file_signature, select_subjects
+
+FORMATS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
+SIDECARS = ("channels", "events", "electrodes", "coordsystem", "eeg", "meg")
+BREAKS = ("bad", "edge", "boundary", "new segment")
+"""Annotations of the file that are kept beside those of events.tsv, by how they begin."""
+
+
+@dataclass(frozen=True)
+class BidsItem:
+    """One recording: the file of one subject, session, task and run."""
+
+    path: Path
+    root: Path
+    dataset: str
+    subject: str
+    session: str
+    run: str
+    events: tuple[str, ...] | None
+    montage: str | None
+    mains_hz: float | None
+    split: str
+    meg: MegOptions | None = None
+
+    @property
+    def key(self) -> str:
+        return safe_name(f"bids-{self.dataset}-{self.path.stem}")
+
+    @property
+    def signature(self) -> dict:
+        return {
+            "files": file_signature(self.files()),
+            "dataset": self.dataset,
+            "run": self.run,
+            "events": self.events,
+            "montage": self.montage,
+            "mains_hz": self.mains_hz,
+            "meg": asdict(self.meg) if self.meg else None,
+        }
+
+    def files(self) -> list[Path]:
+        """The recording's own files and every sidecar that tells something about it."""
+        path, found = bids_path(self.path, self.root), companions(self.path)
+        for suffix in SIDECARS:
+            for extension in (".tsv", ".json"):
+                sidecar = path.find_matching_sidecar(suffix, extension, on_error="ignore")
+                if sidecar and Path(sidecar) not in found:
+                    found.append(Path(sidecar))
+        return found
+
+    def load(self) -> Iterator[Recording]:
+        raw = read_bids(self.path, self.root)
+        yield Recording(
+            dataset=self.dataset,
+            subject=self.subject,
+            session=self.session,
+            run=self.run,
+            raw=raw,
+            events=None if self.events is None else find_events(raw, self.events, self.path),
+            mains_hz=self.mains_hz,
+            montage=self.montage,
+            source_files=self.files(),
+            meg=self.meg,
+        )
+
+
+def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
+    """One item per recording. Raises InputError where the folder is no such dataset, or holds no
+    recording of the subjects, sessions, tasks and runs that are asked for."""
+    root = Path(spec.target).expanduser()
+    if not any(root.glob("sub-*/")):
+        what = "no folder sub-* in it" if root.is_dir() else "no such folder"
+        raise InputError(f"--source {spec}: {what}", "give the root of a BIDS dataset")
+    everything = _recordings(spec, root)
+    people = list(dict.fromkeys(path.subject for path in everything))
+    wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")
+    paths = [path for path in everything if path.subject in wanted]
+    for option, entity in (("sessions", "session"), ("tasks", "task"), ("runs", "run")):
+        chosen = _entities(spec, everything, option, entity)
+        paths = [path for path in paths if getattr(path, entity) in chosen]
+    events = spec.options.get("events")
+    if events in ("0", "1"):
+        events = None if events == "0" else ""
+    names = None if events is None else tuple(filter(None, map(str.strip, events.split("+"))))
+    return [
+        BidsItem(
+            path=Path(path.fpath),
+            root=root,
+            dataset=spec.options.get("dataset") or root.resolve().name or "bids",
+            subject=path.subject,
+            session=path.session or "1",
+            run=_run(path),
+            events=names,
+            montage=spec.options.get("montage"),
+            mains_hz=spec.mains(),
+            split=spec.split,
+            meg=spec.meg_options(profile),
+        )
+        for path in paths
+    ]
+
+
+def bids_path(path: Path, root: Path) -> mne_bids.BIDSPath:
+    """mne-bids' description of a file by its name, which need not follow all rules of BIDS."""
+    found = mne_bids.get_bids_path_from_fname(path, check=False)
+    return found.update(root=root)
+
+
+def read_bids(path: Path, root: Path) -> mne.io.BaseRaw:
+    """Open a recording with its sidecars applied, not loading its signal.
+
+    Raises InputError where it is truncated or unreadable, or its channels.tsv names others.
+    """
+    plain = read_raw(path)  # says whether it is whole; its own annotations
+    with quiet():
+        try:
+            raw = mne_bids.read_raw_bids(bids_path(path, root), verbose="error")
+        except Exception as error:  # mne-bids checks much, in many ways
+            raise InputError(
+                f"{path}: mne-bids cannot read it ({type(error).__name__}: {str(error)[:300]})",
+                "mend the sidecar that the message is about, or take the file with raw:, which "
+                "needs no sidecars",
+            ) from error
+    if "eeg" not in raw.get_channel_types():
+        raise InputError(f"{path}: no channel is EEG", "leave it out with subjects= or tasks=")
+    events, own = _annotations(raw), _annotations(plain)
+    own = [entry for entry in own if entry[2].lower().startswith(BREAKS) and entry not in events]
+    if own:
+        onset, duration, description = zip(*events, *own, strict=True)
+        raw.set_annotations(mne.Annotations(onset, duration, description), verbose="error")
+    return raw
+
+
+def find_events(raw: mne.io.BaseRaw, names: tuple[str, ...], path: Path) -> list[Event]:
+    """The events of events.tsv whose description is one of `names` (none given: all of them)."""
+    rows = [
+        (onset_s, " ".join(name.split()))
+        for onset_s, _, name in _annotations(raw)
+        if not name.lower().startswith(BREAKS)
+    ]
+    wanted = {" ".join(name.split()) for name in names} or {name for _, name in rows}
+    events = [Event(onset, name) for onset, name in rows if name in wanted]
+    if not events:
+        present = ", ".join(sorted({name for _, name in rows})[:20]) or "no events at all"
+        raise InputError(
+            f"{path}: no event is called {' or '.join(sorted(wanted)) or 'anything'}; "
+            f"present: {present}",
+            "name one that is present. Where events.tsv has rows but none is found, its onsets are "
+            "not in seconds from the recording's start (as in THINGS-EEG: use things:)",
+        )
+    return events
+
+
+def _annotations(raw: mne.io.BaseRaw) -> list[tuple[float, float, str]]:
+    """(seconds from the first sample, duration, description); no date, for two may differ."""
+    notes = raw.annotations
+    return [
+        (round(float(onset) - raw.first_time, 6), float(duration), str(name))
+        for onset, duration, name in zip(
+            notes.onset, notes.duration, notes.description, strict=True
+        )
+    ]
+
+
+def _recordings(spec: Spec, root: Path) -> list[mne_bids.BIDSPath]:
+    """Every file that holds EEG, in a stable order."""
+    with quiet():
+        found = mne_bids.find_matching_paths(
+            root, datatypes=["eeg", "meg"], suffixes=["eeg", "meg"], ignore_nosub=True
+        )
+    files = [path for path in found if path.extension and path.extension.lower() in FORMATS]
+    files = [
+        path
+        for path in files
+        if path.subject != "emptyroom"
+        and path.root in (root, None)
+        and Path(path.fpath).is_relative_to(root / f"sub-{path.subject}")
+        and not is_part_of_another(Path(path.fpath))
+    ]
+    with_eeg = [path for path in files if path.datatype == "eeg" or _counts_eeg(path)]
+    if not with_eeg:
+        kinds = ", ".join(sorted({str(path.extension) for path in found if path.extension}))
+        raise InputError(
+            f"--source {spec}: {'only MEG without EEG' if files else 'no recording'} in it"
+            + ("" if files or not kinds else f" (files of {kinds})"),
+            f"recordings of {', '.join(FORMATS)} in sub-*/eeg or sub-*/meg are read; after "
+            "`datalad clone`, fetch the files themselves with `datalad get`",
+        )
+    return sorted(with_eeg, key=lambda path: str(path.fpath))
+
+
+def _counts_eeg(path: mne_bids.BIDSPath) -> bool:
+    """Whether a MEG recording's sidecar counts EEG channels; True where it does not say."""
+    sidecar = path.find_matching_sidecar("meg", ".json", on_error="ignore")
+    try:
+        return json.loads(Path(sidecar).read_text("utf-8")).get("EEGChannelCount", 1) != 0
+    except (TypeError, OSError, ValueError, AttributeError):
+        return True
+
+
+def _entities(spec: Spec, paths: list, option: str, entity: str) -> set:
+    """The values of an entity (session, task ...) that an option names; None names all."""
+    text = spec.options.get(option)
+    present = {getattr(path, entity) for path in paths}
+    if text is None:
+        return present
+    wanted = set(re.split(r"\s*\+\s*", text.strip()))
+    if not wanted <= present:
+        known = "+".join(sorted(filter(None, present))) or f"no {entity} at all"
+        raise InputError(
+            f"--source {spec}: no {entity} {', '.join(sorted(wanted - present))}",
+            f"{option} are written as in the files' names; present: {known}",
+        )
+    return wanted
+
+
+def _run(path: mne_bids.BIDSPath) -> str:
+    """What tells recordings of one session apart: task, acquisition, run ... in one word."""
+    parts = [path.task, path.acquisition, path.processing, path.recording, path.run]
+    return "-".join(part for part in parts if part) or "1"

@@ -1,0 +1,242 @@
+"""`raw:GLOB`: any files that MNE reads (EDF, BDF, BrainVision, FIF, EEGLAB ...).
+
+    raw:/data/*.edf
+    raw:/data/bids/**/*_eeg.vhdr,dataset=MyStudy,events=Stimulus/S  1+Stimulus/S  2
+    raw:/data/*.bdf,subject=(P\\d+),montage=biosemi128,mains_hz=50
+    raw:/data/*_raw.fif,sss=1                   with --profile eeg2meg: pairs of EEG and MEG
+
+One item per file. A BIDS `*_channels.tsv` beside a file corrects the types of its channels (files
+often type EOG as EEG) and marks bad ones. Files are checked for truncation before they are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mne
+
+from data.errors import InputError
+from data.profiles import Profile
+from data.recordings import Event, MegOptions, Recording, safe_name
+from data.sources import Spec
+from data.sources.discontinuities import mark_joins
+from data.sources.integrity import check_length, check_whole, companions
+from data.sources.selection import file_signature
+
+COMPANIONS = {".eeg": ".vhdr", ".vmrk": ".vhdr", ".fdt": ".set"}
+BIDS_TYPES = {
+    "EEG": "eeg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "ECG": "ecg", "EMG": "emg",
+    "MISC": "misc", "TRIG": "stim", "RESP": "resp", "GSR": "gsr", "TEMP": "temperature",
+    "REF": "misc", "AUDIO": "misc", "PPG": "misc",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RawItem:
+    """One file."""
+
+    path: Path
+    dataset: str
+    subject: str
+    session: str
+    run: str
+    events: tuple[str, ...] | None
+    montage: str | None
+    mains_hz: float | None
+    split: str
+    meg: MegOptions | None = None
+
+    @property
+    def key(self) -> str:
+        digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:8]
+        return safe_name(f"raw-{self.dataset}-{self.subject}-{self.path.stem}")[:60] + f"-{digest}"
+
+    @property
+    def signature(self) -> dict:
+        return {
+            "files": file_signature(companions(self.path)),
+            "dataset": self.dataset,
+            "subject": self.subject,
+            "session": self.session,
+            "run": self.run,
+            "events": self.events,
+            "montage": self.montage,
+            "mains_hz": self.mains_hz,
+            "meg": asdict(self.meg) if self.meg else None,
+        }
+
+    def load(self) -> Iterator[Recording]:
+        raw = read_raw(self.path)
+        yield Recording(
+            dataset=self.dataset,
+            subject=self.subject,
+            session=self.session,
+            run=self.run,
+            raw=raw,
+            events=find_events(raw, self.events, str(self.path)) if self.events else None,
+            mains_hz=self.mains_hz,
+            montage=self.montage,
+            source_files=companions(self.path),
+            meg=self.meg,
+        )
+
+
+def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
+    """One item per file. Raises InputError if the glob matches nothing."""
+    matches = {Path(match) for match in glob.glob(spec.target, recursive=True)}
+    paths = sorted(path for path in matches if not is_part_of_another(path))
+    if not paths:
+        kind = "no such file" if not glob.has_magic(spec.target) else "no file matches"
+        raise InputError(
+            f"--source {spec}: {kind}", "check the path; quote it so that the shell leaves * alone"
+        )
+    named = "subject" in spec.options or spec.split != "auto"
+    if not named and sum(_entity(path, "sub") is None for path in paths) > 1:
+        print(f"{spec}: every file without sub-XX in its path counts as a person of its own; where "
+              "one person has several, say who with subject=REGEX", flush=True)  # fmt: skip
+    events = spec.options.get("events")
+    items, ids = [], set()
+    for path in paths:
+        dataset = spec.options.get("dataset") or path.resolve().parent.name or "raw"
+        subject = subject_of(path, spec)
+        session, run = _entity(path, "ses") or "1", _entity(path, "run") or path.stem
+        if (dataset, subject, session, run) in ids:
+            run += "-" + hashlib.sha256(str(path).encode()).hexdigest()[:6]
+        ids.add((dataset, subject, session, run))
+        items.append(
+            RawItem(
+                path,
+                dataset,
+                subject,
+                session,
+                run,
+                tuple(part.strip() for part in events.split("+")) if events else None,
+                spec.options.get("montage"),
+                spec.mains(),
+                spec.split,
+                spec.meg_options(profile),
+            )
+        )
+    return items
+
+
+def is_part_of_another(path: Path) -> bool:
+    """Whether MNE reads `path` together with another file: signals, markers, later parts of FIF."""
+    if path.suffix in COMPANIONS and path.with_suffix(COMPANIONS[path.suffix]).exists():
+        return True
+    later = re.fullmatch(r"(.+)-\d+", path.stem) if path.suffix == ".fif" else None
+    if later and path.with_name(f"{later[1]}.fif").exists():
+        return True
+    return bool(re.search(r"_split-0*([2-9]|1\d)_", path.name))
+
+
+def subject_of(path: Path, spec: Spec) -> str:
+    """By the option `subject`, else BIDS's sub-XX in the path, else the file's name."""
+    pattern = spec.options.get("subject")
+    if pattern is None:
+        return _entity(path, "sub") or path.stem
+    try:
+        match = re.search(pattern, str(path))
+    except re.error as error:
+        raise InputError(
+            f"--source {spec}: subject={pattern} is not a regular expression ({error})",
+            r"write e.g. subject=(P\d+)",
+        ) from None
+    if not match:
+        raise InputError(
+            f"--source {spec}: subject={pattern} is not found in {path}",
+            r"write an expression that every path has, e.g. subject=(P\d+)",
+        )
+    return match[1] if match.groups() else match[0]
+
+
+def read_raw(path: Path) -> mne.io.BaseRaw:
+    """Open a file with MNE, not loading its signal; InputError if it is unreadable or truncated."""
+    check_whole(path)
+    try:
+        # Active shielding spoils a file's MEG, not its EEG; data/pairing.py asks for SSS.
+        shielded = {"allow_maxshield": "yes"} if path.suffix == ".fif" else {}
+        raw = mne.io.read_raw(path, preload=False, verbose="error", **shielded)
+    except Exception as error:  # MNE's readers raise nearly anything on damaged files
+        raise InputError(
+            f"{path}: MNE cannot read it ({type(error).__name__}: {str(error)[:200]})",
+            "it is damaged, or of a format that MNE does not know: copy it again, or export it as "
+            "EDF, BrainVision or FIF",
+        ) from error
+    check_length(raw, path)
+    mark_joins(raw, path)
+    _apply_channels_tsv(raw, path)
+    return raw
+
+
+def find_events(raw: mne.io.BaseRaw, wanted: tuple[str, ...], where: str) -> list[Event]:
+    """Events whose description is one of `wanted`, from annotations or else a stimulus channel.
+
+    Runs of spaces count as one. Labels are the descriptions. InputError lists what is present.
+    """
+    notes = raw.annotations
+    found = [
+        (onset - raw.first_time, " ".join(str(name).split()))
+        for onset, name in zip(notes.onset, notes.description, strict=True)
+    ]
+    if not found and "stim" in raw.get_channel_types():
+        codes = mne.find_events(raw, shortest_event=1, verbose="error")
+        found = [
+            ((sample - raw.first_samp) / raw.info["sfreq"], str(code)) for sample, _, code in codes
+        ]
+    names = {" ".join(name.split()) for name in wanted}
+    events = [Event(float(onset), name) for onset, name in found if name in names]
+    if not events:
+        counts: dict[str, int] = {}
+        for _, name in found:
+            counts[name] = counts.get(name, 0) + 1
+        listing = ", ".join(f"{name!r} ({count})" for name, count in sorted(counts.items())[:20])
+        raise InputError(
+            f"{where}: no event is called {' or '.join(map(repr, sorted(names)))}; "
+            f"present: {listing or 'no events at all'}",
+            "name one that is present, or leave events out for continuous windows",
+        )
+    return events
+
+
+def _apply_channels_tsv(raw: mne.io.BaseRaw, path: Path) -> None:
+    """Channel types and bad channels from the BIDS sidecar of `path`, if there is one."""
+    stem = path.name.rsplit("_", 1)[0]
+    without_run = re.sub(r"_run-[^_]+", "", stem)
+    for name in (stem, without_run):
+        for folder in (path.parent, path.parent.parent):
+            sidecar = folder / f"{name}_channels.tsv"
+            if sidecar.is_file():
+                break
+        else:
+            continue
+        break
+    else:
+        return
+    with open(sidecar, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    types = {
+        row["name"]: BIDS_TYPES[row.get("type", "").upper()]
+        for row in rows
+        if row.get("name") in raw.ch_names and row.get("type", "").upper() in BIDS_TYPES
+    }
+    present = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+    changed = {name: kind for name, kind in types.items() if present[name] != kind}
+    raw.set_channel_types(changed, on_unit_change="ignore", verbose="error")
+    marked = {row["name"] for row in rows if (row.get("status") or "").lower() == "bad"}
+    raw.info["bads"] = [n for n in raw.ch_names if n in marked or n in raw.info["bads"]]
+
+
+def _entity(path: Path, name: str) -> str | None:
+    """The value of a BIDS entity in the file's name, else in its folders: sub-02 -> 02."""
+    for part in reversed(path.parts):
+        match = re.search(rf"(?:^|_){name}-([A-Za-z0-9]+)", part)
+        if match:
+            return match[1]
+    return None

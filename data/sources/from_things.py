@@ -1,0 +1,120 @@
+"""`things:BIDS_ROOT`: THINGS-EEG, OpenNeuro ds003825 (Grootswagers et al. 2022).
+
+    things:/data/ds003825
+    things:/data/ds003825,subjects=1-10
+    things:/data/ds003825,events=0          continuous windows instead of one per image
+
+50 people saw 22,248 images in rapid series of ten a second; `Event/E  1` is the onset of one. Image
+names come from the events table where it has one row for each event, and are left out otherwise.
+At ten images a second the windows of neighbouring events overlap. Mains is 50 Hz (Sydney).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import InputError
+from data.profiles import Profile
+from data.recordings import Event, Recording
+from data.sources import Spec
+from data.sources.from_raw import find_events, read_raw
+from data.sources.integrity import companions
+from data.sources.selection import file_signature, select_subjects
+
+DATASET = "THINGS-EEG"
+IMAGE_ON = "Event/E 1"
+
+
+@dataclass(frozen=True)
+class ThingsItem:
+    """One person."""
+
+    subject: str
+    headers: tuple[Path, ...]
+    by_event: bool
+    split: str
+    dataset: str = DATASET
+
+    @property
+    def key(self) -> str:
+        return f"things-{self.subject}"
+
+    @property
+    def signature(self) -> dict:
+        files = [file for header in self.headers for file in _files(header)]
+        return {"files": file_signature(files), "by_event": self.by_event}
+
+    def load(self) -> Iterator[Recording]:
+        for number, header in enumerate(self.headers, start=1):
+            raw = read_raw(header)
+            recording = Recording(
+                dataset=DATASET,
+                subject=self.subject,
+                session="1",
+                run=str(number),
+                raw=raw,
+                mains_hz=50.0,
+                source_files=_files(header),
+            )
+            if self.by_event:
+                events = find_events(raw, (IMAGE_ON,), str(header))
+                table = _table(header)
+                recording.events = name_images(events, table)
+                if len(table) != len(events):
+                    recording.notes["images"] = (
+                        f"not named: {len(events)} events, {len(table)} rows in the events table"
+                    )
+            yield recording
+
+
+def list_items(spec: Spec, profile: Profile) -> list[ThingsItem]:
+    """One item per person. Raises InputError where the folder is not such a dataset."""
+    root = Path(spec.target).expanduser()
+    people: dict[str, list[Path]] = {}
+    for header in sorted(root.glob("sub-*/eeg/*.vhdr")):
+        people.setdefault(header.parent.parent.name.removeprefix("sub-"), []).append(header)
+    if not people:
+        what = "no sub-*/eeg/*.vhdr in it" if root.is_dir() else "no such folder"
+        raise InputError(
+            f"--source {spec}: {what}",
+            "give the root of OpenNeuro ds003825; it is fetched with  "
+            "openneuro-py download --dataset ds003825 --target_dir DIR  or  "
+            "aws s3 sync --no-sign-request s3://openneuro.org/ds003825 DIR",
+        )
+    chosen = select_subjects(spec.options.get("subjects"), list(people), f"--source {spec}")
+    by_event = spec.flag("events", default=True)
+    return [ThingsItem(name, tuple(people[name]), by_event, spec.split) for name in chosen]
+
+
+def name_images(events: list[Event], rows: list[dict]) -> list[Event]:
+    """Give the events their image's name and object number, if there is one row for each event."""
+    if len(rows) != len(events):
+        return [Event(event.onset_s) for event in events]
+    return [
+        Event(event.onset_s, _whole(row.get("objectnumber")), row.get("stimname") or None)
+        for event, row in zip(events, rows, strict=True)
+    ]
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and text.lstrip("-").isdecimal() else None
+
+
+def _table(header: Path) -> list[dict]:
+    """The rows of the events table beside a header: events.tsv, else events.csv."""
+    stem = header.name.removesuffix("_eeg.vhdr")
+    for suffix, delimiter in ((".tsv", "\t"), (".csv", ",")):
+        table = header.with_name(f"{stem}_events{suffix}")
+        if table.is_file():
+            with open(table, encoding="utf-8-sig", newline="") as file:
+                return list(csv.DictReader(file, delimiter=delimiter))
+    return []
+
+
+def _files(header: Path) -> list[Path]:
+    stem = header.name.removesuffix("_eeg.vhdr")
+    tables = (header.with_name(f"{stem}_events{suffix}") for suffix in (".tsv", ".csv"))
+    return companions(header) + [table for table in tables if table.is_file()]

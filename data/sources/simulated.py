@@ -1,0 +1,178 @@
+"""`simulated`: people recorded with real caps, from the physical model in `data.simulation`.
+
+    simulated                              every montage of DEFAULT_MONTAGES
+    simulated:biosemi32,subjects=20,minutes=2,seed=3
+    simulated,montages=biosemi32+1020-19
+
+Each montage is a dataset of its own, `simulated-MONTAGE`, with people of its own; a person has one
+recording. Some recordings have a flat or a very noisy channel, listed in the JSON of
+`raw.info["description"]`, so that what finds bad channels can be tested against the truth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mne
+import numpy as np
+
+from data.errors import InputError, did_you_mean
+from data.headmodel import montage_directions
+from data.profiles import Profile
+from data.recordings import Recording
+from data.simulation import (
+    leadfield_uv,
+    person,
+    population,
+    record_uv,
+    source_activity,
+)
+
+VERSION = 1  # raise it when the same options give another signal
+MONTAGES: dict[str, tuple[str, str | None]] = {
+    "biosemi32": ("biosemi32", None),
+    "biosemi64": ("biosemi64", None),
+    "easycap61": ("easycap-M10", None),
+    "1020-19": (
+        "easycap-M1",
+        "Fp1 Fp2 F7 F3 Fz F4 F8 T7 C3 Cz C4 T8 P7 P3 Pz P4 P8 O1 O2",
+    ),
+}
+"""Name -> (MNE's built-in montage, the channels used of it or None for all)."""
+DEFAULT_MONTAGES = ("biosemi32", "1020-19", "biosemi64")
+DEFAULTS = {"subjects": "12", "minutes": "4", "seed": "0"}
+LARGEST = {"subjects": 10_000, "minutes": 600.0, "seed": 2**31}
+
+
+@dataclass(frozen=True)
+class SimulatedItem:
+    """One simulated person's recording; see `data.sources.WorkItem`."""
+
+    montage: str
+    number: int
+    minutes: float
+    seed: int
+    sfreq_hz: float
+    split: str = "auto"
+
+    @property
+    def dataset(self) -> str:
+        return f"simulated-{self.montage}"
+
+    @property
+    def subject(self) -> str:
+        return f"{self.number:03d}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.dataset}-{self.subject}"
+
+    @property
+    def signature(self) -> dict:
+        return {
+            "version": VERSION,
+            "montage": self.montage,
+            "number": self.number,
+            "minutes": self.minutes,
+            "seed": self.seed,
+            "sfreq_hz": self.sfreq_hz,
+        }
+
+    def load(self) -> Iterator[Recording]:
+        yield simulate(self)
+
+
+def list_items(spec, profile: Profile) -> list[SimulatedItem]:
+    """One item per montage and person. Raises InputError for an unknown montage or a
+    number out of range."""
+    options = {**DEFAULTS, **spec.options}
+    if spec.target and "montages" in options:
+        raise InputError(
+            f"simulated:{spec.target},montages={options['montages']}: montages given twice",
+            "give a name after the colon, or montages=, not both",
+        )
+    named = spec.target or options.get("montages")
+    montages = named.split("+") if named else list(DEFAULT_MONTAGES)
+    for montage in montages:
+        if montage not in MONTAGES:
+            raise InputError(
+                f"simulated: no montage {montage!r}",
+                f"{did_you_mean(montage, MONTAGES)} The montages are "
+                f"{', '.join(MONTAGES)}; join several with +.".strip(),
+            )
+    subjects = int(_number(options, "subjects", whole=True))
+    minutes, seed = _number(options, "minutes"), int(_number(options, "seed", whole=True))
+    # 250 Hz holds every band of the default profile; faster profiles get their own rate.
+    sfreq_hz = max(250.0, profile.sfreq_hz)
+    return [
+        SimulatedItem(montage, number, minutes, seed, sfreq_hz, spec.split)
+        for montage in dict.fromkeys(montages)
+        for number in range(1, subjects + 1)
+    ]
+
+
+def planted_bads(seed: int, montage: str, number: int, channels: list[str]) -> dict[str, str]:
+    """The bad channels of one recording: every third person has a flat one, every fourth a very
+    noisy one. Returns {channel: "flat" | "noise"}."""
+    rng = np.random.default_rng([seed, 6, number, *montage.encode()])
+    flat, noisy = rng.choice(len(channels), 2, replace=False)
+    bads = {}
+    if number % 3 == 1:
+        bads[channels[flat]] = "flat"
+    if number % 4 == 2:
+        bads[channels[noisy]] = "noise"
+    return bads
+
+
+def simulate(item: SimulatedItem) -> Recording:
+    """The recording of one person: EEG in volts, montage set (the cap's nominal places; the true
+    ones differ a little), bad channels in the description. The same item gives the same bits."""
+    standard, chosen = MONTAGES[item.montage]
+    names, _, directions = montage_directions(standard, tuple(chosen.split()) if chosen else None)
+    people = population(item.seed)
+    who = person(people, item.number, item.montage)
+    leadfield = leadfield_uv(people, who, directions)
+    activity = source_activity(people, who, round(60 * item.minutes * item.sfreq_hz), item.sfreq_hz)
+    signal = record_uv(people, who, leadfield, activity, item.sfreq_hz)
+    bads = planted_bads(item.seed, item.montage, item.number, names)
+    rng = np.random.default_rng([item.seed, 7, item.number])
+    for name, reason in bads.items():
+        row = names.index(name)
+        if reason == "flat":
+            signal[row] = 0.0
+        else:
+            signal[row] += 250.0 * rng.standard_normal(signal.shape[1])
+    info = mne.create_info(names, item.sfreq_hz, "eeg")
+    with info._unlock():
+        info["line_freq"] = 50.0
+    info["description"] = json.dumps({"bad_channels": bads})
+    raw = mne.io.RawArray(1e-6 * signal, info, verbose="error")
+    raw.set_montage(mne.channels.make_standard_montage(standard), verbose="error")
+    return Recording(
+        dataset=item.dataset,
+        subject=item.subject,
+        session="1",
+        run="1",
+        raw=raw,
+        mains_hz=50.0,
+        source_files=[],
+    )
+
+
+def _number(options: dict, name: str, whole: bool = False) -> float:
+    """A numeric option between its smallest and largest sensible value."""
+    smallest = 0 if name == "seed" else 1 if whole else 0.05
+    try:
+        value = float(options[name])
+        good = smallest <= value <= LARGEST[name] and (not whole or value == int(value))
+    except ValueError:
+        good = False
+    if not good:
+        kind = "a whole number" if whole else "a number"
+        raise InputError(
+            f"simulated: {name}={options[name]}",
+            f"give {kind} from {smallest} to {LARGEST[name]}, e.g. {name}={DEFAULTS[name]}",
+        )
+    return value
