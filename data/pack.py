@@ -1,0 +1,298 @@
+"""Pack recordings into shards.
+
+    python data/pack.py --source simulated --out shards/sim
+    python data/pack.py --source moabb:PhysionetMI,subjects=1-20 --source raw:/data/*.edf --out DIR
+    python data/pack.py                          # the recipe data/recipes/original.yaml
+    python data/pack.py --source bids:/data/ds000117 --profile eeg2meg --out DIR   # EEG with MEG
+    python data/pack.py ... --part 3/16          # one of 16 machines' share; after all of them:
+    python data/pack.py ... --merge              # the shards, byte for byte those of one machine
+
+Safe to run twice: a finished folder is left as it is, an interrupted one is continued.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # repo root, not this directory
+
+import argparse
+import os
+import shutil
+from dataclasses import replace
+
+from data.assemble import collect, write_shards
+from data.errors import InputError, run_command
+from data.listing import list_all
+from data.manifest import MANIFEST, SPLITS, Manifest, read_manifest, write_manifest
+from data.packing import (
+    Job,
+    code_version,
+    finished_records,
+    locked,
+    make_jobs,
+    remove_partials,
+    run_jobs,
+)
+from data.parts import (
+    Part,
+    forget_notes,
+    parse_part,
+    progress,
+    refuse_other_settings,
+    write_note,
+)
+from data.profiles import PROFILES, Profile, get_profile
+from data.recipe import ORIGINAL, Recipe, check, read_recipe, withhold
+from data.shards import ShardReader
+from data.sources import KINDS, PAIRED, Spec, parse_spec
+from data.split import FRACTIONS, Wish, assign_splits
+from data.summary import summarise
+
+DEFAULT_OUT = Path("shards/pretrain")
+PACKING = ".packing"
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python data/pack.py",
+        description="Pack EEG recordings into WebDataset shards with a manifest.",
+        epilog="sources: "
+        + ", ".join(KINDS)
+        + ". Options follow the name, e.g. moabb:PhysionetMI,subjects=1-3 or "
+        "simulated:biosemi32,subjects=6,minutes=2. A wrong option prints the right ones.",
+    )
+    add = parser.add_argument
+    add("--source", action="append", metavar="SPEC", help="what to pack; may be repeated")
+    add("--recipe", type=Path, metavar="FILE", help="a YAML file of sources (default: the original"
+        " datasets, data/recipes/original.yaml)")  # fmt: skip
+    add("--out", type=Path, default=DEFAULT_OUT, help=f"folder for the shards ({DEFAULT_OUT})")
+    add("--profile", help=f"preprocessing: {', '.join(PROFILES)} (default); those called eeg2meg "
+        "keep MEG beside the EEG")  # fmt: skip
+    add("--window_s", type=float, metavar="S", help="length of continuous windows in seconds")
+    add("--workers", type=int, metavar="N", help="worker processes (one per core)")
+    add("--seed", type=int, metavar="N", help="seed of the split and of the order of windows (0)")
+    add("--shard_mb", type=float, metavar="M", help="size of a shard in megabytes (256)")
+    add("--skip_bad", action="store_true", help="leave out recordings that cannot be read")
+    add("--overwrite", action="store_true", help="pack anew over a folder of other settings")
+    add("--list", action="store_true", help="only list what would be packed; downloads what is "
+        "absent, so run it where there is a network before an array of parts")  # fmt: skip
+    add("--part", metavar="I/N", help="make only the I-th of N shares of the recordings, e.g. as a "
+        "Slurm array task (slurm/pack_array.sbatch); the same --out for all")  # fmt: skip
+    add("--merge", action="store_true", help="check that all parts are there and write the shards")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    recipe = resolve(args)
+    profile = get_profile(recipe.profile, recipe.window_s)
+    specs = [parse_spec(source) for source in recipe.sources]
+    workers = args.workers if args.workers is not None else _cores()
+    if workers < 1:
+        raise InputError(f"--workers {workers}", "give a number from 1")
+    part = parse_part(args.part) if args.part else None
+    if part and (args.merge or args.overwrite):
+        raise InputError(
+            f"--part with --{'merge' if args.merge else 'overwrite'}",
+            "run all the parts first, then --merge alone"
+            if args.merge
+            else f"other parts may be at work: remove {args.out} before the first one starts",
+        )
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"--out {args.out}: not a folder", "choose another --out")
+    if (args.out / MANIFEST).exists() and not args.overwrite:
+        return already_packed(args.out, recipe, specs, profile)
+    print(
+        f"packing into {args.out}\n"
+        f"  profile   {profile.name}: {profile.l_freq_hz:g}-{profile.h_freq_hz:g} Hz, "
+        f"{profile.sfreq_hz:g} Hz, windows of {profile.window_samples / profile.sfreq_hz:g} s"
+        f"{', EEG with MEG' * profile.meg}\n"
+        f"  seed      {recipe.seed}; {workers} worker{'s' * (workers > 1)}; "
+        f"shards of {recipe.shard_mb:g} MB"
+    )
+    items, wishes = list_all(specs, profile, default=args.source is None and args.recipe is None)
+    items, wishes, notes = withhold(items, wishes, recipe)
+    # A contradiction is told before hours of work.
+    assign_splits(wishes, recipe.seed, recipe.people)
+    for spec in specs:
+        print(f"  source    {spec}")
+    for note in notes:
+        print(f"  {note}")
+    print(
+        f"  found     {len(items)} items in {len({i.dataset for i in items})} datasets", flush=True
+    )
+    if args.list:
+        return 0
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {args.out}: {error.strerror}", "choose another --out") from None
+    jobs = make_jobs(items, profile, args.out / PACKING, args.skip_bad)
+    begun = {
+        "sources": [_portable(spec) for spec in specs],
+        "profile": profile.as_dict(),
+        "code": code_version()[:12],
+    } | recipe.selection()
+    if part:
+        return make_part(args.out, part, jobs, begun, workers)
+    assemble(args, recipe, specs, profile, jobs, wishes, begun, workers)
+    report(read_manifest(args.out))
+    return 0
+
+
+def make_part(out: Path, part: Part, jobs: list[Job], begun: dict, workers: int) -> int:
+    """Make one part's windows; the shards are left to the merge."""
+    folder, own = out / PACKING, part.of(jobs)
+    with locked(folder, part):
+        refuse_other_settings(folder, begun, _begun_remedy(out))
+        write_note(folder, part, begun, finished=False)
+        remove_partials(own)
+        run_jobs(own, workers)
+        write_note(folder, part, begun, finished=True)
+    finished, unfinished = progress(folder, part.count)
+    print(f"\npart {part.index} of {part.count} is packed: {len(own)} of {len(jobs)} items")
+    if unfinished:
+        print(f"parts still to come: {', '.join(map(str, unfinished))}")
+    else:
+        print(f"all {len(finished)} parts are packed; next: the same command with --merge in place "
+              "of --part")  # fmt: skip
+    return 0
+
+
+def assemble(args, recipe, specs, profile, jobs, wishes, begun: dict, workers: int) -> None:
+    """Make what is missing (with --merge: refuse if anything is), then shards and manifest."""
+    folder = args.out / PACKING
+    with locked(folder):
+        if args.overwrite:
+            forget_notes(folder)
+        refuse_other_settings(folder, begun, _begun_remedy(args.out))
+        # Without its manifest the old content no longer looks finished while it is replaced.
+        (args.out / MANIFEST).unlink(missing_ok=True)
+        if args.merge:
+            records = finished_records(jobs)
+        else:
+            write_note(folder, Part(), begun, finished=False)
+            remove_partials(jobs)
+            records = run_jobs(jobs, workers)
+        splits = split_of_records(records, wishes, recipe)
+        recordings, montages, groups = collect(records, folder, splits)
+        shards = write_shards(args.out, groups, recipe.seed, recipe.shard_mb, workers)
+        skipped = [entry for record in records for entry in record["skipped"]]
+        write_manifest(
+            args.out,
+            profile=profile.as_dict(),
+            montages=montages,
+            recordings=recordings,
+            shards=shards,
+            split={"seed": recipe.seed, "fractions": FRACTIONS, "subjects": by_subject(recordings)},
+            source=settings(recipe, specs) | {"skipped": skipped},
+        )
+        shutil.rmtree(folder)
+
+
+def _begun_remedy(out: Path) -> str:
+    return (
+        "give the settings it was begun with, choose another --out, or start anew: --overwrite "
+        f"without --part, or remove {out / PACKING}"
+    )
+
+
+def resolve(args: argparse.Namespace) -> Recipe:
+    """What to pack: --source or a recipe, with the command line's settings over it."""
+    if args.source and args.recipe:
+        raise InputError("--source and --recipe are both given", "give one of them")
+    recipe = Recipe(tuple(args.source)) if args.source else read_recipe(args.recipe or ORIGINAL)
+    given = {key: getattr(args, key) for key in ("profile", "window_s", "seed", "shard_mb")}
+    if args.source and all(parse_spec(source).kind in PAIRED for source in args.source):
+        given["profile"] = given["profile"] or "eeg2meg"
+    return check(replace(recipe, **{key: v for key, v in given.items() if v is not None}))
+
+
+def split_of_records(records: list[dict], wishes: list[Wish], recipe: Recipe) -> list[str | None]:
+    """The split of each record. Only subjects with windows are divided, so that a recording that
+    was left out is not the one that would validate."""
+    full = [any(entry["windows"] for entry in record["recordings"]) for record in records]
+    present = [wish for wish, has in zip(wishes, full, strict=True) if has]
+    found = assign_splits(present, recipe.seed, recipe.people)
+    remaining = iter(found)
+    return [next(remaining) if has else None for has in full]
+
+
+def by_subject(recordings: list[dict]) -> dict[str, dict[str, str]]:
+    """{dataset: {subject: split}}; a subject in several (VC by image) has them joined by +."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for recording in recordings:
+        if recording["split"]:
+            subjects = found.setdefault(recording["dataset"], {})
+            subjects.setdefault(recording["subject"], []).append(recording["split"])
+    return {
+        dataset: {
+            subject: "+".join(split for split in SPLITS if split in splits)
+            for subject, splits in subjects.items()
+        }
+        for dataset, subjects in found.items()
+    }
+
+
+def settings(recipe: Recipe, specs: list[Spec]) -> dict:
+    """What decides the content, for the manifest: folders' names are left out of the sources."""
+    return {
+        "sources": [_portable(spec) for spec in specs],
+        "seed": recipe.seed,
+        "shard_mb": float(recipe.shard_mb),
+        **recipe.selection(),
+    }
+
+
+def already_packed(out: Path, recipe: Recipe, specs: list[Spec], profile: Profile) -> int:
+    """Say that `out` is finished, or refuse where it holds something else or is damaged."""
+    try:
+        manifest = read_manifest(out)
+        for shard in manifest.shards:
+            ShardReader(manifest, shard)
+        found = manifest.raw["source"]
+    except InputError as error:
+        raise InputError(error.what, "add --overwrite to pack it again") from None
+    wanted = settings(recipe, specs)
+    found = {key: type(value)() for key, value in wanted.items()} | found  # earlier: no selection
+    differ = [f"{k}: {found[k]} there, {v} asked" for k, v in wanted.items() if found[k] != v]
+    for key, value in profile.as_dict().items():
+        if manifest.profile.get(key) != value:
+            differ.append(f"profile {key}: {manifest.profile.get(key)} there, {value} asked")
+    if differ:
+        raise InputError(
+            f"{out}: holds shards of other settings\n  " + "\n  ".join(differ),
+            "choose another --out, or add --overwrite to replace them",
+        )
+    print(f"already packed: {out} (--overwrite packs it again)")
+    shutil.rmtree(out / PACKING, ignore_errors=True)
+    report(manifest)
+    return 0
+
+
+def report(manifest: Manifest) -> None:
+    if manifest.paired:
+        following = f"python trainer/eeg2meg.py --data {manifest.folder}"
+        print(f"\n{summarise(manifest)}\n\nnext:  {following}")
+        return
+    print(f"\n{summarise(manifest)}\n\nnext:  deepspeed --num_gpus 1 trainer/pretrain.py "
+          f"--deepspeed_config ds_configs/zero2.json --shards {manifest.folder}")  # fmt: skip
+
+
+def _portable(spec: Spec) -> str:
+    """The source's text without folders, so that a manifest does not depend on the machine."""
+    options = {
+        key: Path(value).name if "/" in value else value for key, value in spec.options.items()
+    }
+    target = Path(spec.target).name if "/" in spec.target else spec.target
+    return str(replace(spec, target=target, options=options))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,286 @@
+"""Work items -> windows on disk, by worker processes, continuing where an earlier run stopped.
+
+Each item's windows go to OUT/.packing as .npy files, and its record (written last, atomically)
+says that they are whole and for which content, settings and code. So a killed run loses only the
+items in hand; the price is that OUT's disk holds the windows twice until the shards are written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.diskspace import disk_full, is_full, require_free
+from data.errors import InputError
+from data.files import dump_json, write_atomic
+from data.parts import Part, incomplete
+from data.profiles import Profile
+from data.recordings import Recording, Windows, make_windows
+from data.sources import WorkItem
+from data.workers import RESUME, in_workers
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told: one item, and where its windows go."""
+
+    item: WorkItem
+    profile: Profile
+    folder: Path
+    fingerprint: str
+    skip_bad: bool
+
+    @property
+    def record_path(self) -> Path:
+        return self.folder / f"{self.item.key}.json"
+
+
+def code_version() -> str:
+    """Hash of this package's code and of the libraries that touch signals: windows that another
+    version left behind are not mixed with this one's."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    for library in ("mne", "moabb", "numpy", "scipy"):
+        digest.update(version(library).encode())
+    return digest.hexdigest()
+
+
+def make_jobs(
+    items: list[WorkItem], profile: Profile, folder: Path, skip_bad: bool = False
+) -> list[Job]:
+    """One job for each item, in the items' order."""
+    code = code_version()
+    jobs = []
+    for item in items:
+        content = [item.key, item.dataset, item.subject, item.signature, profile.as_dict(), code]
+        fingerprint = hashlib.sha256(dump_json(content).encode()).hexdigest()
+        jobs.append(Job(item, profile, folder, fingerprint, skip_bad))
+    return jobs
+
+
+def read_record(job: Job) -> dict | None:
+    """The record of a finished job, or None where it is missing, cut or of another content."""
+    record = _state(job)
+    return record if isinstance(record, dict) else None
+
+
+def finished_records(jobs: list[Job]) -> list[dict]:
+    """The records of all jobs, in their order; InputError where one is missing or does not fit."""
+    states = [_state(job) for job in jobs]
+    missing = {
+        place: f"{jobs[place].item.key}: {state}"
+        for place, state in enumerate(states)
+        if isinstance(state, str)
+    }
+    if missing:
+        raise incomplete(jobs[0].folder, missing, len(jobs))
+    return states
+
+
+def _state(job: Job) -> dict | str:
+    """A job's record, or what is wrong with it."""
+    try:
+        record = json.loads(job.record_path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return "not made yet"
+    if record["fingerprint"] != job.fingerprint:
+        return "made with other settings, code or source files"
+    if record["skipped"] and not job.skip_bad:
+        return "left out as unreadable (accept that with --skip_bad)"
+    for entry in record["recordings"]:
+        files = [entry, *([entry["meg"]] if "meg" in entry else [])]
+        for part in files:
+            path = job.folder / part["file"]
+            if not path.is_file() or path.stat().st_size != part["bytes"]:
+                return f"{part['file']} is missing or cut"
+    return record
+
+
+def process_item(job: Job) -> tuple[float, int]:
+    """Load, preprocess and store one item (in a worker). Returns (hours kept, bytes stored).
+
+    Raises InputError naming the item for what the user can mend, OSError for a full disk,
+    RuntimeError with the item's name for anything else.
+    """
+    recordings, skipped = [], []
+    try:
+        for recording in _load(job, skipped):
+            with _skipping(job, skipped, recording.id):
+                windows = make_windows(recording, job.profile)
+                name = f"{job.item.key}.{len(recordings)}.npy"
+                entry = {
+                    "id": recording.id,
+                    "dataset": recording.dataset,
+                    "subject": recording.subject,
+                    "session": recording.session,
+                    "run": recording.run,
+                }
+                size = _write_array(job.folder / name, windows.data)
+                entry |= {"file": name, "bytes": size} | _describe(windows)
+                if windows.meg is not None:
+                    name = f"{job.item.key}.{len(recordings)}.meg.npy"
+                    size = _write_array(job.folder / name, windows.meg)
+                    entry["meg"] = {"file": name, "bytes": size} | windows.sensors.as_dict()
+                recordings.append(entry)
+        record = {"fingerprint": job.fingerprint, "recordings": recordings, "skipped": skipped}
+        write_atomic(job.record_path, dump_json(record).encode())
+    except InputError as error:
+        raise InputError(f"{job.item.key}: {error.what}", error.remedy) from error
+    except MemoryError:
+        raise InputError(
+            f"{job.item.key}: not enough memory", f"use fewer --workers. {RESUME}"
+        ) from None
+    except Exception as error:
+        if is_full(error):
+            remove_partials([job])
+            raise OSError(error.errno, os.strerror(error.errno)) from error
+        raise RuntimeError(f"while packing {job.item.key}: {error}") from error
+    size = sum(r["bytes"] + r.get("meg", {}).get("bytes", 0) for r in recordings)
+    return sum(r["info"]["hours"] for r in recordings), size
+
+
+def run_jobs(jobs: list[Job], workers: int) -> list[dict]:
+    """Make sure that every job has its record; returns the records in the jobs' order.
+
+    Stops at the first failure, after which everything finished so far stays finished. Raises
+    InputError for a failed item, a full disk (also one that the rest would fill) or a killed
+    worker.
+    """
+    todo = [job for job in jobs if read_record(job) is None]
+    done_bytes: dict[str, list[int]] = {}
+    with tqdm(
+        total=len(jobs), initial=len(jobs) - len(todo), desc="packing", unit="item", smoothing=0
+    ) as bar:
+        hours, start = 0.0, time.monotonic()
+        results = in_workers(process_item, todo, workers)
+        while True:
+            try:
+                job, (kept_hours, size) = next(results)
+            except StopIteration:
+                break
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                raise disk_full(jobs[0].folder, _needed_bytes(jobs, done_bytes)) from None
+            hours += kept_hours
+            done_bytes.setdefault(job.item.dataset, []).append(size)
+            rate = hours / (time.monotonic() - start)
+            bar.set_postfix_str(f"{hours:.3g} h of signal, {rate:.3g} h/s", refresh=False)
+            bar.update()
+            require_free(jobs[0].folder, _needed_bytes(jobs, done_bytes))
+    return finished_records(jobs)
+
+
+@contextmanager
+def locked(folder: Path, part: Part | None = None) -> Iterator[None]:
+    """Hold a packing folder: all of it, or one part of it beside other parts. InputError where
+    another process holds that. Released on death."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as files:
+        wanted = [("lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX)]
+        if part:
+            wanted.append((f"{part.name}.lock", fcntl.LOCK_EX))
+        for name, kind in wanted:
+            file = files.enter_context(open(folder / name, "w"))
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{folder.parent}: another process is packing into this folder"
+                    + (f" (wanted: part {part.index} of {part.count})" if part else ""),
+                    "wait for it, or choose another --out",
+                ) from None
+            except OSError:
+                pass  # Some network file systems have no locks: packing works there without one.
+        yield
+
+
+def remove_partials(jobs: list[Job]) -> None:
+    """Remove what killed workers left of these jobs; other parts' files are left alone."""
+    keys = {job.item.key for job in jobs}
+    for path in jobs[0].folder.glob("*.partial") if jobs else ():
+        if path.name.split(".", 1)[0] in keys:
+            path.unlink(missing_ok=True)
+
+
+def without_folders(text: str) -> str:
+    """`text` with absolute paths cut to their last part: a manifest must not name a machine."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", text)
+
+
+def _load(job: Job, skipped: list[dict]) -> Iterator[Recording]:
+    """The item's recordings; with `skip_bad`, one that cannot be read ends the item."""
+    recordings = iter(job.item.load())
+    while True:
+        recording = None
+        with _skipping(job, skipped, job.item.key):
+            recording = next(recordings, None)
+        if recording is None:
+            return
+        yield recording
+
+
+@contextmanager
+def _skipping(job: Job, skipped: list[dict], name: str) -> Iterator[None]:
+    """With `skip_bad`, note a failure under `name` in place of raising it."""
+    try:
+        yield
+    except Exception as error:
+        if not job.skip_bad or is_full(error) or isinstance(error, MemoryError):
+            raise
+        text = error.what if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        skipped.append({"name": name, "reason": without_folders(text)})
+
+
+def _describe(windows: Windows) -> dict:
+    return {
+        "windows": len(windows.data),
+        "shape": list(windows.data.shape[1:]),
+        "meta": windows.meta,
+        "channels": list(windows.channels),
+        "positions_m": np.asarray(windows.positions_m, dtype=np.float64).tolist(),
+        "info": windows.info,
+    }
+
+
+def _write_array(path: Path, array: np.ndarray) -> int:
+    """Write .npy under a temporary name and rename it; returns its bytes. Unlike np.save, a full
+    disk gives an OSError with its number."""
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.ascontiguousarray(array).data)
+        file.flush()
+        os.fsync(file.fileno())
+        size = file.tell()
+    os.replace(temporary, path)
+    return size
+
+
+def _needed_bytes(jobs: list[Job], done_bytes: dict[str, list[int]]) -> int:
+    """Bytes still to be written: unfinished items at the mean size of their dataset so far, and
+    the shards of all. 0 while nothing is finished."""
+    if not done_bytes:
+        return 0
+    mean = {dataset: sum(sizes) / len(sizes) for dataset, sizes in done_bytes.items()}
+    overall = sum(mean.values()) / len(mean)
+    needed = 0.0
+    for job in jobs:
+        size = mean.get(job.item.dataset, overall)
+        needed += size if job.record_path.is_file() else 2 * size
+    return int(1.02 * needed)

@@ -1,0 +1,196 @@
+"""Recipes: a small YAML file that names what to pack, and what must not be trained on.
+
+sources: [moabb:AlexMI, "moabb:PhysionetMI,subjects=1-89", "things:sources/ds003825"]
+profile: default                                     # the rest is optional
+window_s: 4
+seed: 0
+shard_mb: 256
+reserve: [BNCI2014_001, "PhysionetMI,subjects=90-109"]   # kept for evaluation (data/reserved.py)
+exclude: ["Cho2017,subjects=32+46+49"]               # left out of everything
+same_people: [[MyStudy_rest, MyStudy_task]]          # subject n of one is subject n of the other
+weights: {PhysionetMI: 2, AlexMI: 0.5}               # sampling weights, noted in the manifest
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from data.errors import InputError, did_you_mean
+from data.people import People, plain_dataset
+from data.reserved import TRAINING_SPLITS, Reservation, check_names, parse_entry
+from data.sources import WorkItem
+from data.sources.moabb_names import class_names
+from data.split import Wish
+
+ORIGINAL = Path(__file__).parent / "recipes" / "original.yaml"
+LARGEST_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to pack and how. The first five fields are also the command line's options."""
+
+    sources: tuple[str, ...]
+    profile: str = "default"
+    window_s: float | None = None
+    seed: int = 0
+    shard_mb: float = 256.0
+    reserve: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    same_people: tuple[tuple[str, ...], ...] = ()
+    weights: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def people(self) -> People:
+        return People.known(self.same_people)
+
+    def selection(self) -> dict:
+        """What the recipe withholds and weighs, for the manifest; JSON-able."""
+        return {
+            "reserve": list(self.reserve),
+            "exclude": list(self.exclude),
+            "same_people": [list(names) for names in self.same_people],
+            "weights": {name: float(weight) for name, weight in self.weights.items()},
+        }
+
+
+KINDS = {"profile": str, "window_s": (int, float), "seed": int, "shard_mb": (int, float)}
+LISTS = ("reserve", "exclude")
+SETTINGS = ("sources", *KINDS, *LISTS, "same_people", "weights")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe. `$NAME` and `~` in sources are expanded; InputError if amiss."""
+    value = read_yaml(path)
+    for key in value:
+        if key not in SETTINGS:
+            raise InputError(
+                f"{path}: no setting is called {key!r}",
+                f"{did_you_mean(str(key), SETTINGS)} The settings are "
+                f"{', '.join(SETTINGS)}.".strip(),
+            )
+    sources = value.pop("sources", None)
+    if not _texts(sources) or not sources:
+        raise InputError(f"{path}: sources must be a list of source names", _EXAMPLE)
+    for key, kind in KINDS.items():
+        if key in value and (not isinstance(value[key], kind) or isinstance(value[key], bool)):
+            raise InputError(f"{path}: {key}: {value[key]!r} is not of the right kind", _EXAMPLE)
+    for key in LISTS:
+        if key in value:
+            if not _texts(value[key]):
+                raise InputError(f"{path}: {key} must be a list of datasets", _LINES)
+            for line in value[key]:
+                parse_entry(line)
+            value[key] = tuple(value[key])
+    same = value.get("same_people", [])
+    if not isinstance(same, list) or not all(_texts(names) and len(names) > 1 for names in same):
+        raise InputError(
+            f"{path}: same_people must be a list of lists of datasets",
+            "write it like  same_people: [[Lee2019_MI, Lee2019_ERP]]",
+        )
+    value["same_people"] = tuple(tuple(names) for names in same)
+    weights = value.get("weights", {})
+    if not isinstance(weights, dict) or not all(map(_weight, weights.values())):
+        raise InputError(
+            f"{path}: weights must give a number above 0 for each dataset it names",
+            "write it like  weights: {PhysionetMI: 2, AlexMI: 0.5}",
+        )
+    value["weights"] = {str(name): float(weight) for name, weight in weights.items()}
+    return Recipe(tuple(os.path.expandvars(os.path.expanduser(s)) for s in sources), **value)
+
+
+def read_yaml(path: Path) -> dict:
+    """The mapping in a YAML file; InputError where there is none."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.__class__.__name__})",
+            f"give the path of a recipe, like {_shown(ORIGINAL)}",
+        ) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}", _EXAMPLE) from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: not a recipe", _EXAMPLE)
+    return value
+
+
+def check(recipe: Recipe) -> Recipe:
+    """The recipe itself; InputError where a number makes no sense."""
+    if not 0 <= recipe.seed <= LARGEST_SEED:
+        raise InputError(f"seed {recipe.seed}", f"give a whole number from 0 to {LARGEST_SEED}")
+    if not 0.1 <= recipe.shard_mb <= 100_000:
+        raise InputError(
+            f"shard_mb {recipe.shard_mb}", "give megabytes from 0.1 to 100000, e.g. 256"
+        )
+    return recipe
+
+
+def withhold(
+    items: Sequence[WorkItem], wishes: Sequence[Wish], recipe: Recipe
+) -> tuple[list[WorkItem], list[Wish], list[str]]:
+    """What may be packed: items and wishes without the excluded and reserved ones, and notes.
+
+    Reserved subjects are kept only where their source says split=test. Raises InputError where a
+    source asks for reserved subjects in another split, a name looks misspelled, or nothing is left.
+    """
+    datasets = sorted({item.dataset for item in items})
+    excluded = Reservation(tuple(map(parse_entry, recipe.exclude)), People({}))
+    reserved = Reservation.of(recipe.reserve, recipe.same_people)
+    notes = []
+    known = class_names() if recipe.exclude or recipe.reserve else []
+    for key, reservation in (("exclude", excluded), ("reserve", reserved)):
+        absent = check_names(reservation, datasets, known)
+        if absent:
+            notes.append(f"{key}: nothing of {', '.join(absent)} is among the sources")
+    plain = {plain_dataset(name) for name in datasets}
+    for name in recipe.weights:
+        if plain_dataset(name) not in plain:
+            raise InputError(
+                f"weights: {name}: no source has this dataset",
+                f"{did_you_mean(name, datasets)} They are {', '.join(datasets)}.".strip(),
+            )
+    kept, left = [], {"exclude": 0, "reserve": 0}
+    for item, wish in zip(items, wishes, strict=True):
+        if excluded.holds(item.dataset, item.subject):
+            left["exclude"] += 1
+        elif reserved.holds(item.dataset, item.subject) and wish.split != "test":
+            if wish.split in TRAINING_SPLITS:
+                raise InputError(
+                    f"{item.dataset} subject {item.subject} is reserved for evaluation, and a "
+                    f"source asks for it with split={wish.split}",
+                    "write split=test, or take it off the recipe's reserve:",
+                )
+            left["reserve"] += 1
+        else:
+            kept.append((item, wish))
+    notes += [f"{key}: {count} items left out" for key, count in left.items() if count]
+    if not kept:
+        raise InputError(
+            "nothing is left to pack: all sources are reserved or excluded",
+            "pack reserved datasets for evaluation with split=test after their names",
+        )
+    return [item for item, _ in kept], [wish for _, wish in kept], notes
+
+
+def _texts(value) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _weight(value) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0
+
+
+def _shown(path: Path) -> str:
+    return f"data/recipes/{path.name}"
+
+
+_EXAMPLE = f"write it like {_shown(ORIGINAL)}: sources: [simulated], seed: 0"
+_LINES = 'write it like  reserve: [BNCI2014_001, "PhysionetMI,subjects=90-109"]'

@@ -1,0 +1,79 @@
+"""What a shard folder holds, as a table for people; everything is read from its manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from data.diskspace import readable
+from data.manifest import Manifest
+from data.sensors import MEG_TYPES
+
+SHOWN_SKIPS = 20
+
+
+def summarise(manifest: Manifest) -> str:
+    """One block for each dataset, and the total."""
+    lines = []
+    for dataset in sorted({recording["dataset"] for recording in manifest.recordings}):
+        lines += _dataset(manifest, dataset)
+    counts = Counter()
+    for shard in manifest.shards:
+        counts[shard.split] += shard.samples
+    size = sum(shard.bytes for shard in manifest.shards)
+    hours = sum(recording.get("hours", 0) for recording in manifest.recordings)
+    windows = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test"))
+    lines.append(
+        f"total: {len(manifest.recordings)} recordings, {hours:.3g} h, windows {windows}, "
+        f"{len(manifest.shards)} shards, {readable(size)} in {manifest.folder}"
+    )
+    skipped = manifest.raw["source"].get("skipped", [])
+    if skipped:
+        lines.append(f"left out as unreadable ({len(skipped)}):")
+        lines += [f"  {entry['name']}: {entry['reason']}" for entry in skipped[:SHOWN_SKIPS]]
+        if len(skipped) > SHOWN_SKIPS:
+            lines.append(f"  ... and {len(skipped) - SHOWN_SKIPS} more, in manifest.json")
+    return "\n".join(lines)
+
+
+def _dataset(manifest: Manifest, dataset: str) -> list[str]:
+    recordings = [r for r in manifest.recordings if r["dataset"] == dataset]
+    shards = [shard for shard in manifest.shards if shard.dataset == dataset]
+    subjects = manifest.raw["split"].get("subjects", {}).get(dataset, {})
+    held = Counter(subjects.values())
+    several = sum(count for split, count in held.items() if "+" in split)
+    channels = sorted({len(manifest.montages[r["montage"]].channels) for r in recordings})
+    montages = len({r["montage"] for r in recordings})
+    dropped, bad = Counter(), Counter()
+    for recording in recordings:
+        dropped.update(recording.get("dropped", {}))
+        bad.update(why.split(" (")[0] for why in recording.get("bad_channels", {}).values())
+    lost = ", ".join(f"{n} {why}" for why, n in sorted(dropped.items()) if n) or "none"
+    worst = ", ".join(f"{n} {why}" for why, n in sorted(bad.items())) or "none"
+    hours = sum(r.get("hours", 0) for r in recordings)
+    return [
+        dataset,
+        f"  recordings  {len(recordings)} ({hours:.3g} h kept)",
+        f"  subjects    {len(subjects)} (train {held['train']}, val {held['val']}, "
+        f"test {held['test']}{f', in several splits {several}' if several else ''})",
+        f"  channels    {_range(channels)} in {montages} montage{'s' * (montages > 1)}",
+        *_meg(manifest, recordings),
+        f"  windows     {sum(shard.samples for shard in shards)} kept; dropped: {lost}",
+        f"  bad         {worst}",
+        f"  shards      {len(shards)}, {readable(sum(shard.bytes for shard in shards))}",
+    ]
+
+
+def _meg(manifest: Manifest, recordings: list[dict]) -> list[str]:
+    """The line on MEG sensors, where there are any."""
+    sensors = [manifest.montages[r["montage"]].meg for r in recordings]
+    counts = [Counter(entry.types) for entry in sensors if entry]
+    if not counts:
+        return []
+    each = [f"{_range(sorted({c[kind] for c in counts}))} {kind}" for kind in MEG_TYPES]
+    bad = Counter(why.split(" (")[0] for r in recordings for why in r.get("bad_meg", {}).values())
+    worst = ", ".join(f"{n} {why}" for why, n in sorted(bad.items())) or "none"
+    return [f"  MEG         {', '.join(each)}; bad: {worst}"]
+
+
+def _range(values: list[int]) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
