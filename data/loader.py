@@ -1,0 +1,192 @@
+"""Shards -> batches, read by offset from local files.
+
+Reading by offset copies each window once, out of the page cache; `benchmarks/loader.py` measures it
+against `wds.WebDataset` over the same shards. The order comes from data/plan.py, so worker
+processes and prefetching change nothing but speed: the main process hands out requests in order,
+and results come back in order. A batch is a list of dense parts (dicts of tensors), nearly always
+one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.manifest import Manifest, ShardEntry
+from data.plan import Stream, locate
+from data.shards import ShardReader
+from data.workers import leave_with_parent
+
+Part = dict[str, torch.Tensor]
+Transform = Callable[[Part], Part]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One micro-batch: places in the stream and the sample numbers there, int64 `[B]` each."""
+
+    positions: np.ndarray
+    numbers: np.ndarray
+
+
+class WindowDataset(Dataset):
+    """Turns a `Request` into parts. Readers open on first use, in whichever process asks.
+
+    A part: eeg float16 `[b, C, T]` (robust units), positions_m float32 `[C, 3]`, position int64
+    `[b]` (place in the stream), dataset int64 `[b]` (index into `dataset_names`), number int64
+    `[b]`; and what `transform` adds. One part for each montage and length in the request, in a
+    fixed order.
+    """
+
+    def __init__(
+        self, manifest: Manifest, shards: Sequence[ShardEntry], transform: Transform | None = None
+    ):
+        self.manifest, self.shards, self.transform = manifest, tuple(shards), transform
+        self.starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
+        self.dataset_names = sorted({shard.dataset for shard in self.shards})
+        self._readers: dict[int, ShardReader] = {}
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getstate__(self) -> dict:
+        # Maps are per process: a spawned worker opens its own.
+        return {**self.__dict__, "_readers": {}}
+
+    def reader(self, shard_index: int) -> ShardReader:
+        if shard_index not in self._readers:
+            self._readers[shard_index] = ShardReader(self.manifest, self.shards[shard_index])
+        return self._readers[shard_index]
+
+    def meta(self, number: int) -> dict:
+        """The JSON of a sample."""
+        shard, index = locate(self.starts, np.array([number]))
+        return self.reader(int(shard[0])).meta(int(index[0]))
+
+    def name(self, number: int) -> tuple[ShardEntry, str]:
+        """The shard and the key of a sample."""
+        shard, index = (int(x[0]) for x in locate(self.starts, np.array([number])))
+        return self.shards[shard], self.reader(shard).key(index)
+
+    def __getitem__(self, request: Request) -> list[Part]:
+        owners, indices = locate(self.starts, request.numbers)
+        shapes: dict[tuple[str, int], list[int]] = {}
+        for row, owner in enumerate(owners):
+            shard = self.shards[owner]
+            shapes.setdefault((shard.montage, shard.window_samples), []).append(row)
+        return [self._part(request, rows, owners, indices) for rows in shapes.values()]
+
+    def _part(self, request, rows, owners, indices) -> Part:
+        first = self.shards[owners[rows[0]]]
+        eeg = np.empty((len(rows), first.channels, first.window_samples), dtype=np.float16)
+        names = np.empty(len(rows), dtype=np.int64)
+        for owner in {int(owners[row]) for row in rows}:
+            self.reader(owner).check_unchanged()
+        for out, row in enumerate(rows):
+            eeg[out] = self.reader(int(owners[row])).signals[indices[row]]
+            names[out] = self.dataset_names.index(self.shards[owners[row]].dataset)
+        part = {
+            "eeg": torch.from_numpy(eeg),
+            "positions_m": torch.from_numpy(self.manifest.montages[first.montage].positions_m),
+            "position": torch.from_numpy(request.positions[rows].astype(np.int64)),
+            "number": torch.from_numpy(request.numbers[rows].astype(np.int64)),
+            "dataset": torch.from_numpy(names),
+        }
+        return self.transform(part) if self.transform else part
+
+
+class TrainingRequests(Sampler):
+    """The requests of one rank from `consumed` on, for `steps` steps of `accumulation` each."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        rank: int,
+        world: int,
+        micro: int,
+        accumulation: int,
+        consumed: int,
+        steps: int,
+    ):
+        if micro * accumulation * world != stream.global_batch or consumed % stream.global_batch:
+            raise ValueError(
+                f"{micro} x {accumulation} x {world} ranks, consumed {consumed}: "
+                f"not batches of {stream.global_batch}"
+            )
+        self.stream, self.rank, self.world = stream, rank, world
+        self.micro, self.accumulation = micro, accumulation
+        self.consumed, self.steps = consumed, steps
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulation
+
+    def __iter__(self) -> Iterator[Request]:
+        for step in range(self.steps):
+            consumed = self.consumed + step * self.stream.global_batch
+            for index in range(self.accumulation):
+                yield Request(
+                    *self.stream.micro_batch(consumed, self.rank, self.world, self.micro, index)
+                )
+
+
+def training_loader(
+    dataset: WindowDataset, requests: TrainingRequests, workers: int, pin_memory: bool
+) -> DataLoader:
+    """Batches in the requests' order, whatever the number of workers (0: in this process)."""
+    return DataLoader(
+        dataset,
+        sampler=requests,
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context=worker_context(workers),
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=start_worker if workers else None,
+    )
+
+
+def worker_context(workers: int):
+    """How a DataLoader is to start its workers: from a fork server, which takes three seconds.
+
+    A plain fork copies the locks that other threads hold at that moment. With gloo's threads one
+    start in some hundreds hung for good (python/cpython#84559).
+    """
+    if not workers:
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
+    return context
+
+
+def start_worker(worker: int) -> None:
+    """What a worker of `worker_context` does first."""
+    # torch's own watch looks at the parent process, which is the fork server here.
+    leave_with_parent()
+    # Copying and mask drawing gain nothing from more; 8 ranks x workers x cores threads do harm.
+    torch.set_num_threads(1)
+
+
+def evenly_spaced(dataset: WindowDataset, count: int, batch: int) -> list[Request]:
+    """Requests for `count` samples spread evenly over the split, dense and in manifest order.
+
+    Positions are the sample numbers, so that whatever is keyed by position (masks) is fixed.
+    """
+    total = len(dataset)
+    numbers = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+    owners, _ = locate(dataset.starts, numbers)
+    shapes: dict[tuple[str, int], list[int]] = {}
+    for number, owner in zip(numbers.tolist(), owners.tolist(), strict=True):
+        shard = dataset.shards[owner]
+        shapes.setdefault((shard.montage, shard.window_samples), []).append(number)
+    requests = []
+    for same in shapes.values():
+        for start in range(0, len(same), batch):
+            chosen = np.array(same[start : start + batch])
+            requests.append(Request(chosen, chosen))
+    return requests
