@@ -1,0 +1,1 @@
+"""Tensors -> loss, latents, reconstruction. Imports nothing of this project's other packages."""

@@ -1,0 +1,160 @@
+"""The model's configuration and its presets.
+
+Sizes follow the anchors of the field: `base` (512 x 12) is what one to two thousand hours of EEG
+feed well, `large` (768 x 16) the size above; `tiny` and `small` run on laptops. `brain2image` has
+the shapes of the DreamDiffusion line's masked autoencoder: 128 channels x 512 samples at 1 kHz,
+patches of 4 samples, 1024 x 24 with MLP ratio 1.0, about 151 M parameters in the encoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+
+TOKENS = ("channel", "joint")
+BASELINES = ("spline", "none")
+LOSSES = ("l1", "l2")
+MASK_KINDS = ("random", "block", "tube", "channel", "time")
+GRID_CHANNELS = 128
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What decides the network's shapes and its objective. Raises ValueError naming the field."""
+
+    preset: str = "tiny"
+    """Name of the preset that this started from; for the reader of a run's config."""
+    tokens: str = "channel"
+    """`channel`: a token is one channel x one patch. `joint`: one patch of a 128-channel grid."""
+    sfreq_hz: float = 200.0
+    """Sampling rate the model is made for; must equal the shards' rate."""
+    patch_samples: int = 20
+    """Samples in a patch (100 ms at 200 Hz)."""
+    width: int = 192
+    """Encoder width."""
+    depth: int = 6
+    """Encoder blocks."""
+    heads: int = 3
+    """Encoder attention heads."""
+    mlp_ratio: float = 4.0
+    """Hidden width of a block's MLP over its width."""
+    decoder_width: int = 128
+    decoder_depth: int = 2
+    decoder_heads: int = 4
+    latent_dim: int = 32
+    """Dimensions of the latent of each token."""
+    mask_ratio: float = 0.55
+    """Share of the tokens that is hidden in training."""
+    mask_mixture: dict[str, float] = field(
+        default_factory=lambda: {
+            "block": 0.5, "random": 0.2, "tube": 0.1, "channel": 0.1, "time": 0.1,
+        }
+    )  # fmt: skip
+    """Kind of mask -> weight; each sample draws its kind. `joint` tokens: `random` and `time`."""
+    beta: float = 1e-3
+    """Weight of the KL term after its warm-up; 0 makes this a plain masked autoencoder."""
+    free_bits: float = 0.02
+    """KL below this many nats per latent dimension is free (Kingma et al. 2016)."""
+    logvar_min: float = -8.0
+    logvar_max: float = 4.0
+    baseline: str = "spline"
+    """`spline`: predict what spherical-spline interpolation leaves; `none`: predict the signal."""
+    loss: str = "l1"
+    """Error on the hidden samples: `l1` or `l2`."""
+    spectral_weight: float = 0.0
+    """Weight of the log-spectrum error of the completed window."""
+    visible_weight: float = 0.0
+    """Weight of the error on the visible samples."""
+
+    def __post_init__(self):
+        def check(name: str, good: bool, remedy: str) -> None:
+            if not good:
+                raise ValueError(f"model field {name}={getattr(self, name)!r}: {remedy}")
+
+        check("tokens", self.tokens in TOKENS, f"use one of {', '.join(TOKENS)}")
+        check("baseline", self.baseline in BASELINES, f"use one of {', '.join(BASELINES)}")
+        check("loss", self.loss in LOSSES, f"use one of {', '.join(LOSSES)}")
+        for name in (
+            "patch_samples", "width", "depth", "heads", "decoder_width", "decoder_depth",
+            "decoder_heads", "latent_dim", "mlp_ratio", "sfreq_hz",
+        ):  # fmt: skip
+            check(name, getattr(self, name) > 0, "must be > 0")
+        for name, heads in (("width", self.heads), ("decoder_width", self.decoder_heads)):
+            check(name, getattr(self, name) % heads == 0, f"must be a multiple of {heads} heads")
+            check(name, getattr(self, name) % 2 == 0, "must be even (sin/cos positions)")
+        check("mask_ratio", 0 < self.mask_ratio < 1, "must lie between 0 and 1")
+        for name in ("beta", "free_bits", "spectral_weight", "visible_weight"):
+            check(name, getattr(self, name) >= 0, "must be >= 0")
+        check(
+            "visible_weight",
+            not self.visible_weight or self.baseline == "none",
+            "with a baseline the visible samples are what it was given: use baseline=none",
+        )
+        check("logvar_min", self.logvar_min < self.logvar_max, "must be below logvar_max")
+        allowed = MASK_KINDS if self.tokens == "channel" else ("random", "time")
+        mixture = self.mask_mixture
+        check(
+            "mask_mixture",
+            bool(mixture)
+            and set(mixture) <= set(allowed)
+            and all(weight >= 0 for weight in mixture.values())
+            and sum(mixture.values()) > 0,
+            f"weights >= 0, not all 0, for kinds among {', '.join(allowed)}",
+        )
+
+    @property
+    def variational(self) -> bool:
+        return self.beta > 0
+
+    def token_count(self, channels: int, samples: int) -> int:
+        """Tokens of a window of `channels` x `samples`."""
+        patches = samples // self.patch_samples
+        return patches if self.tokens == "joint" else channels * patches
+
+    def hidden_count(self, tokens: int) -> int:
+        """How many of `tokens` are hidden; at least one is, and at least one is not."""
+        return min(max(1, round(self.mask_ratio * tokens)), tokens - 1)
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+_JOINT = {"random": 0.8, "time": 0.2}
+PRESETS = {
+    "tiny": ModelConfig(preset="tiny"),
+    "small": ModelConfig(
+        preset="small", width=384, depth=12, heads=6,
+        decoder_width=192, decoder_depth=4, decoder_heads=6, latent_dim=64,
+    ),
+    "base": ModelConfig(
+        preset="base", width=512, depth=12, heads=8,
+        decoder_width=256, decoder_depth=4, decoder_heads=4, latent_dim=64, baseline="none",
+    ),
+    "large": ModelConfig(
+        preset="large", width=768, depth=16, heads=12,
+        decoder_width=256, decoder_depth=4, decoder_heads=4, latent_dim=64, baseline="none",
+    ),
+    "brain2image": ModelConfig(
+        preset="brain2image", tokens="joint", sfreq_hz=1000.0, patch_samples=4,
+        width=1024, depth=24, heads=16, mlp_ratio=1.0,
+        decoder_width=512, decoder_depth=8, decoder_heads=16, latent_dim=512,
+        mask_ratio=0.75, mask_mixture={"random": 1.0}, beta=0.0, baseline="none", loss="l2",
+    ),
+}  # fmt: skip
+
+
+def preset(name: str, **changes) -> ModelConfig:
+    """The preset `name` with some fields changed; ValueError for an unknown name or field."""
+    if name not in PRESETS:
+        raise ValueError(f"preset {name!r}: use one of {', '.join(PRESETS)}")
+    known = {entry.name for entry in fields(ModelConfig)}
+    if unknown := sorted(set(changes) - known):
+        raise ValueError(f"model field {unknown[0]!r} is unknown; fields: {', '.join(known)}")
+    base = PRESETS[name]
+    if changes.get("tokens", base.tokens) == "joint" and base.tokens != "joint":
+        changes.setdefault("mask_mixture", _JOINT)
+    return replace(base, **changes)
+
+
+def from_dict(value: dict) -> ModelConfig:
+    """The configuration that `as_dict` gave; ValueError for unknown fields."""
+    return preset(value["preset"], **value)
