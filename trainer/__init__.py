@@ -1,0 +1,1 @@
+"""Commands that train, adapt, convert and score. Imports `data` and `model`."""

@@ -1,0 +1,132 @@
+"""What pretraining and fine-tuning do before the first step: join the ranks, check everything
+together, make the model, find the checkpoint to go on from, and say what is about to happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from data.errors import InputError
+from model.autoencoder import MaskedVAE
+from model.config import ModelConfig
+from trainer import checkpoint, lock
+from trainer.agreement import check_agreement
+from trainer.changes import check_resume
+from trainer.config import RunConfig
+from trainer.provenance import with_provenance, write_run_files
+from trainer.runtime import Ranks, broadcast_object, check_hostfile, start_ranks, together
+from trainer.saving import checkpoint_bytes, disk_use, require_space
+from trainer.setup import Plan, make_plan, verify_shards
+from trainer.stopping import ORPHANED
+from trainer.weights import load_state, read_run_config
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything `trainer.loop.train` needs; `resume_from` is (tag, marker) or None."""
+
+    plan: Plan
+    model: MaskedVAE
+    ranks: Ranks
+    resume_from: tuple[str, dict] | None
+
+    def end(self, stopped_by: str) -> None:
+        """Mark the run's orderly end; not where its launcher died, which nobody asked for."""
+        if self.ranks.first and stopped_by != ORPHANED:
+            lock.mark_end(self.plan.run, stopped_by or "finished")
+
+
+def prepare(config: RunConfig, model_config: ModelConfig) -> Start:
+    """Everything before the first step; an InputError on any rank stops all."""
+    check_hostfile()
+    ranks = start_ranks(config.timeout_s)
+    check_agreement(config, ranks)
+    with together(ranks):
+        plan = make_plan(config, model_config, ranks.world)
+    first_sha256 = broadcast_object(plan.manifest.sha256, ranks)
+    with together(ranks):
+        if plan.manifest.sha256 != first_sha256:
+            raise InputError(
+                f"{config.shards}: this node's shards are not those of the first rank's node",
+                "copy the same shard folder to every node",
+            )
+    verify_shards(plan, ranks)
+    found = _find_start(plan, ranks)
+    with together(ranks):
+        model = initial_model(plan)
+    with together(ranks):
+        if ranks.first:
+            require_space(plan.run, _checkpoint_bytes(plan, model))
+    _announce(plan, model, found, ranks)
+    return Start(plan, model, ranks, found)
+
+
+def initial_model(plan: Plan) -> MaskedVAE:
+    """A model with weights drawn from the run's seed, or taken from `--init`."""
+    torch.manual_seed(plan.config.seed)
+    model = MaskedVAE(plan.model)
+    if plan.config.init:
+        state, meta = load_state(plan.config.init)
+        own = model.state_dict()
+        if bad := [
+            name for name, x in state.items() if name not in own or own[name].shape != x.shape
+        ]:
+            raise InputError(
+                f"--init {plan.config.init}: {bad[0]} does not fit this model",
+                f"it was trained as {meta['model']['preset']}: give the same --preset and --model",
+            )
+        model.load_state_dict(state, strict=meta["part"] == "whole")
+    return model
+
+
+def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
+    """The checkpoint to go on from, if any; a new run's folder gets its files."""
+    with together(ranks):
+        if ranks.first:
+            lock.take(plan.run)
+    found = checkpoint.last_complete(plan.run, ranks)
+    with together(ranks):
+        exists = (plan.run / "config.json").exists()
+        if plan.config.resume == "never" and exists:
+            raise InputError(
+                f"--run {plan.run}: there is a run already",
+                "choose another folder, or --resume auto",
+            )
+        if found and ranks.first:
+            old, new = read_run_config(plan.run), with_provenance(plan.run, plan.as_dict())
+            check_resume(plan.run, old, new, *found, ranks.world)
+    with together(ranks):
+        if found is None and ranks.first:
+            write_run_files(plan.run, plan.as_dict())
+    return found
+
+
+def _checkpoint_bytes(plan: Plan, model: MaskedVAE) -> int:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return checkpoint_bytes(parameters, plan.deepspeed.get("bf16", {}).get("enabled", False))
+
+
+def _announce(plan: Plan, model: MaskedVAE, found: tuple[str, dict] | None, ranks: Ranks) -> None:
+    if not ranks.first:
+        return
+    shards = plan.manifest.of_split("train")
+    windows = sum(shard.samples for shard in shards)
+    encoder, decoder = (
+        sum(parameter.numel() for parameter in part.parameters()) / 1e6
+        for part in (model.encoder, model.decoder)
+    )
+    montages = len({shard.montage for shard in shards})
+    datasets = ", ".join(sorted({shard.dataset for shard in shards}))
+    epochs = plan.config.steps * plan.global_batch / windows
+    print(
+        f"model    {plan.model.preset}: encoder {encoder:.2f} M, decoder {decoder:.2f} M, "
+        f"tokens: {plan.model.tokens}, {plan.tokens_per_sample:.0f} a window\n"
+        f"data     {plan.config.shards}: {windows} training windows in {len(shards)} shards, "
+        f"{montages} montages, {datasets}\n"
+        f"batch    {plan.micro} x {plan.accumulation} accumulation x {ranks.world} ranks = "
+        f"{plan.global_batch} windows a step; {plan.config.steps} steps = {epochs:.1f} epochs\n"
+        f"disk     {disk_use(plan.run, plan.config, _checkpoint_bytes(plan, model))}\n"
+        f"run      {plan.run}: " + (f"going on from {found[0]}" if found else "new"),
+        flush=True,
+    )

@@ -1,0 +1,94 @@
+"""Masked correlation on held-out subjects during training, beside what interpolation gives.
+
+The windows and masks are the same at every validation and for every run on the same shards: they
+depend on the split and the model's mask settings, not on the run's seed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.data import DataLoader
+
+from data.loader import Part, WindowDataset, evenly_spaced
+from data.manifest import Manifest
+from model.autoencoder import MaskedVAE, take
+from model.config import ModelConfig
+from model.interpolation import linear_fill, spline_fill
+from model.losses import pearson
+from trainer.batches import DrawMasks, hidden_mask, to_device
+from trainer.runtime import Ranks, mean_over_ranks
+
+MASK_SEED = 20_000
+
+
+class Validation:
+    """A fixed set of held-out windows, shared out over the ranks."""
+
+    def __init__(
+        self, manifest: Manifest, config: ModelConfig, windows: int, batch: int, ranks: Ranks
+    ):
+        self.config, self.ranks = config, ranks
+        self.dataset = WindowDataset(
+            manifest, manifest.of_split("val"), DrawMasks(config, MASK_SEED)
+        )
+        self.names = self.dataset.dataset_names
+        requests = evenly_spaced(self.dataset, windows, batch)
+        # Every rank runs as many forward passes (ZeRO-3 gathers weights in each): the last ones of
+        # some ranks are repeats that count nothing.
+        rounds = -(-len(requests) // ranks.world)
+        mine = [index * ranks.world + ranks.rank for index in range(rounds)]
+        self.requests = [(requests[i % len(requests)], i < len(requests)) for i in mine]
+        self.baselines: dict[str, float] | None = None
+
+    def run(self, model: MaskedVAE, seed: int) -> dict[str, float]:
+        """Loss terms and r by dataset; the first call adds r of the baselines on the same masks."""
+        training = model.training
+        model.eval()
+        totals = torch.zeros(4, len(self.names), dtype=torch.float64, device=self.ranks.device)
+        error = torch.zeros(2, dtype=torch.float64, device=self.ranks.device)
+        loader = DataLoader(self.dataset, sampler=[r for r, _ in self.requests], batch_size=None)
+        with torch.no_grad():
+            for parts, (_, counts) in zip(loader, self.requests, strict=True):
+                parts = to_device(parts, self.ranks.device)
+                losses = model(parts, 0.0, seed)
+                datasets = torch.cat([part["dataset"] for part in parts])
+                rows = [losses.r, torch.ones_like(losses.r)]
+                if self.baselines is None:
+                    rows += [self._baseline_r(parts, fill) for fill in (spline_fill, linear_fill)]
+                if counts:
+                    for total, row in zip(totals, rows, strict=False):
+                        total.index_add_(0, datasets, row.double())
+                    error += torch.stack(
+                        [losses.error * len(losses.r), losses.r.new_tensor(len(losses.r))]
+                    )
+        model.train(training)
+        totals = mean_over_ranks(totals, self.ranks).cpu()
+        error = mean_over_ranks(error, self.ranks).cpu()
+        if self.baselines is None:
+            self.baselines = {
+                f"r_{name}": (totals[row].sum() / totals[1].sum()).item()
+                for row, name in ((2, "spline"), (3, "linear"))
+            }
+        values = {
+            "error": (error[0] / error[1]).item(),
+            "r": (totals[0].sum() / totals[1].sum()).item(),
+        }
+        for index, name in enumerate(self.names):
+            values[f"r/{name}"] = (totals[0, index] / totals[1, index].clamp_min(1e-9)).item()
+        return {**values, **self.baselines}
+
+    def _baseline_r(self, parts: list[Part], fill) -> torch.Tensor:
+        found = []
+        for part in parts:
+            hidden = hidden_mask(part, self.config)
+            whole = hidden.shape[2] * self.config.patch_samples
+            eeg = part["eeg"][..., :whole]
+            filled = fill(eeg, part["positions_m"], hidden)
+            # A sample's mask hides as many patches as any other's, so the values form a table.
+            index = hidden.flatten(1).nonzero()[:, 1].view(len(eeg), -1)
+            cut = [
+                x.unflatten(-1, (-1, self.config.patch_samples)).flatten(1, 2)
+                for x in (filled, eeg)
+            ]
+            found.append(pearson(take(cut[0], index), take(cut[1], index)))
+        return torch.cat(found)
