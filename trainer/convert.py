@@ -1,0 +1,175 @@
+"""Turn a run's DeepSpeed checkpoint into plain fp32 weights.
+
+    python trainer/convert.py runs/NAME --out encoder.safetensors     # the encoder
+    python trainer/convert.py runs/NAME --out model.pt --part whole   # everything, a torch file
+    python trainer/convert.py runs/NAME --out encoder/                # for transformers' AutoModel
+
+Writes the weights and, beside them, a .json with the model's and the signal's configuration. Before
+it reports success it reads the file back, computes the loss of a fixed batch and compares it with
+the one that the training engine computed when it saved the checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+
+from data.errors import InputError, run_command
+from data.files import write_atomic
+from model.autoencoder import MaskedVAE
+from model.config import from_dict
+from trainer.checkpoint import read_complete
+from trainer.parity import parity_loss
+from trainer.weights import describe, load_model, read_file, run_state_dict
+
+# bf16 has 8 bits: between CPUs and GPUs its sums differ by less than this share of the loss.
+TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}
+
+
+def write_weights(state: dict[str, torch.Tensor], meta: dict, out: Path) -> None:
+    """Weights and description, each whole or absent."""
+    temporary = out.with_name(out.name + ".partial")
+    if out.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, temporary)
+    else:
+        torch.save(state, temporary)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, out)
+    write_atomic(out.with_suffix(".json"), (json.dumps(meta, indent=1) + "\n").encode())
+
+
+def write_encoder_folder(state: dict[str, torch.Tensor], meta: dict, out: Path) -> None:
+    """The encoder as a folder for `AutoModel.from_pretrained`, read back before it is reported."""
+    # Here, since transformers costs seconds where plain weights are asked for.
+    from model.hub import EegEncoderConfig, EegEncoderModel
+
+    config = EegEncoderConfig(meta["model"], meta["signal"], meta["trained_on"])
+    model = EegEncoderModel(config)
+    model.load_state_dict(state)
+    model.save_pretrained(out)
+    write_atomic(out / "README.md", encoder_card(out.name, meta).encode())
+    again = EegEncoderModel.from_pretrained(out)
+    if not all(torch.equal(value, state[name]) for name, value in again.state_dict().items()):
+        raise InputError(f"{out}: reads back differently", "check the disk, then convert again")
+
+
+def encoder_card(name: str, meta: dict) -> str:
+    """The model card: what it is, how EEG must be made for it, whom it was trained on."""
+    signal, model = meta["signal"], meta["model"]
+    people = ", ".join(f"{key} ({len(them)})" for key, them in meta["trained_on"].items())
+    return f"""---
+library_name: transformers
+tags: [eeg, masked-autoencoder]
+---
+# {name}
+
+The encoder of a masked variational autoencoder of EEG: preset {model["preset"]}, trained for
+{meta["steps"]} steps.
+
+```python
+from transformers import AutoModel
+
+encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
+found = encoder(eeg, positions_m)  # eeg [B, C, T] / scale; positions [C, 3] metres, head frame
+found.last_hidden_state, found.latents, found.pooler_output
+```
+
+EEG as in training: {signal["sfreq_hz"]:g} Hz, {signal["l_freq_hz"]:g}-{signal["h_freq_hz"]:g} Hz,
+{signal.get("reference", "average")} reference, divided by one robust scale for each recording.
+
+Subjects of pretraining: {people}. Scores on them would say nothing. Nothing was measured on the
+downstream use of this encoder; its reconstructions are scored by trainer/evaluate.py.
+"""
+
+
+def prove_parity(state: dict[str, torch.Tensor], meta: dict, marker: dict) -> tuple[float, float]:
+    """(engine's loss, loss of these weights) on the fixed batch, in the engine's dtype; InputError
+    where they differ by more than rounding."""
+    model = MaskedVAE(from_dict(meta["model"]))
+    model.load_state_dict(state)
+    dtype = marker["state"]["parity_dtype"]
+    found = parity_loss(model.to(getattr(torch, dtype)), torch.device("cpu"))
+    wanted = marker["state"]["parity_loss"]
+    if not abs(found - wanted) <= TOLERANCE[dtype] * abs(wanted):
+        raise InputError(
+            f"these weights give a loss of {found:.6g} on the fixed batch, the engine {wanted:.6g}",
+            "the checkpoint is damaged, or the code differs from the code that trained it",
+        )
+    return wanted, found
+
+
+def convert(run: Path, out: Path, part: str) -> dict:
+    """Convert the last complete checkpoint of `run`; returns what was written, for the report."""
+    folder_wanted = not out.suffix
+    if out.suffix not in ("", ".pt", ".safetensors"):
+        raise InputError(
+            f"--out {out}: unknown kind of file",
+            "end it in .safetensors or .pt, or give a folder's name for a Hugging Face model",
+        )
+    if folder_wanted and (part == "whole" or (out.exists() and any(out.iterdir()))):
+        raise InputError(
+            f"--out {out}: a Hugging Face folder is new and holds the encoder",
+            "choose a new folder, without --part whole",
+        )
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: no folder {out.parent}", "make it first")
+    state, config, folder = run_state_dict(run)
+    marker = read_complete(folder)
+    meta = {**describe(config, part), "checkpoint": folder.name, "steps": marker["state"]["step"]}
+    wanted, found = prove_parity(state, meta, marker)
+    meta["parity"] = {
+        "engine_loss": wanted,
+        "converted_loss": found,
+        "dtype": marker["state"]["parity_dtype"],
+    }
+    kept = {
+        k: v.contiguous() for k, v in state.items() if part == "whole" or k.startswith("encoder.")
+    }
+    if folder_wanted:
+        write_encoder_folder(kept, meta, out)
+        return {**meta, "parameters": sum(tensor.numel() for tensor in kept.values())}
+    write_weights(kept, meta, out)
+    written, _ = read_file(out)
+    if written.keys() != kept.keys() or not all(torch.equal(written[k], kept[k]) for k in kept):
+        raise InputError(f"{out}: reads back differently", "check the disk, then convert again")
+    load_model(out, need=part)
+    return {**meta, "parameters": sum(tensor.numel() for tensor in kept.values())}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="run folder, e.g. runs/pretrain")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="NAME.safetensors, NAME.pt, or a new folder"
+    )
+    parser.add_argument(
+        "--part", choices=("encoder", "whole"), default="encoder", help="what to keep [encoder]"
+    )
+    arguments = parser.parse_args(argv)
+    done = convert(arguments.run, arguments.out, arguments.part)
+    parity = done["parity"]
+    described = arguments.out.with_suffix(".json") if arguments.out.suffix else arguments.out
+    print(
+        f"{arguments.out}: {done['part']} of {done['model']['preset']}, step {done['steps']}, "
+        f"{done['parameters'] / 1e6:.2f} M parameters, fp32\n"
+        f"{described}: model and signal configuration\n"
+        f"parity on the fixed batch ({parity['dtype']}): engine {parity['engine_loss']:.6f}, "
+        f"converted {parity['converted_loss']:.6f}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,142 @@
+"""Adapt a pretrained model to the VC recordings' amplitude and spectrum, and report the adaptation.
+
+    deepspeed --num_gpus 1 trainer/finetune_vc.py --shards shards/vc --init runs/pretrain --run
+    runs/vc
+
+The same masked objective as in pretraining, for a few epochs, with a small learning rate that falls
+from the last encoder block to the first. No labels are used: in these recordings class and
+recording block coincide, so an accuracy on them says little (docs/vc.md). At the end, masked r,
+amplitudes and spectra before and after, on held-out subjects, are written to RUN/adaptation/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import os
+from dataclasses import replace
+
+from data.errors import InputError
+from data.manifest import Manifest, read_manifest
+from data.plan import batch_sizes
+from model.config import ModelConfig, from_dict
+from trainer.adaptation import adaptation_report
+from trainer.config import RunConfig, add_flags, read_deepspeed_config, resolve
+from trainer.loop import train
+from trainer.runtime import run_ranks
+from trainer.setup import with_recorded_batch
+from trainer.start import Start, prepare
+from trainer.weights import load_model, read_description
+
+DEFAULTS = {
+    "shards": "shards/vc",
+    "init": "runs/pretrain",
+    "run": "runs/vc",
+    "lr": 5e-5,
+    "layer_decay": 0.75,
+    "warmup": 0.1,
+    "beta_warmup": 0.0,
+    "steps": None,
+    "eval_every": 50,
+    "figure_every": 200,
+    "save_every": 200,
+}
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--epochs",
+        type=float,
+        default=10.0,
+        help="passes over the data, where --steps is not given [10]",
+    )
+    parser.add_argument(
+        "--report_windows", type=int, default=400, help="held-out windows that are scored [400]"
+    )
+    add_flags(parser, DEFAULTS)
+    return parser.parse_args(argv)
+
+
+def settings(arguments: argparse.Namespace) -> tuple[RunConfig, ModelConfig]:
+    """The run, and the model of `--init` with the `--model` changes."""
+    changes = dict(DEFAULTS)
+    changes["init"] = arguments.init or os.environ.get("EEG_INIT") or DEFAULTS["init"]
+    meta = read_description(changes["init"])
+    if arguments.preset not in (None, meta["model"]["preset"]):
+        raise InputError(
+            f"--preset {arguments.preset}: {changes['init']} is {meta['model']['preset']}",
+            "leave --preset out: fine-tuning takes the model of --init",
+        )
+    changes["preset"] = meta["model"]["preset"]
+    changes["steps"] = 1
+    config = resolve(arguments, changes)
+    if arguments.steps is None and "EEG_STEPS" not in os.environ:
+        config = replace(config, steps=_steps(config, arguments.epochs))
+    try:
+        return config, from_dict({**meta["model"], **config.model_changes()})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--model: {error}", "see model/config.py for the fields") from None
+
+
+def _steps(config: RunConfig, epochs: float) -> int:
+    if not epochs > 0:
+        raise InputError(f"--epochs {epochs}", "it must be > 0")
+    config = with_recorded_batch(config)
+    deepspeed = read_deepspeed_config(config.deepspeed_config)
+    _, _, global_batch = batch_sizes(
+        int(os.environ.get("WORLD_SIZE", "1")),
+        config.micro_batch or deepspeed.get("train_micro_batch_size_per_gpu"),
+        deepspeed.get("gradient_accumulation_steps"),
+        config.global_batch,
+    )
+    windows = sum(shard.samples for shard in read_manifest(config.shards).of_split("train"))
+    return max(1, round(epochs * (windows // global_batch)))
+
+
+def report_split(manifest: Manifest) -> str:
+    """The split whose subjects were never trained on: test, else val; train where there is no
+    other, which the report then says."""
+    return next(split for split in ("test", "val", "train") if manifest.of_split(split))
+
+
+def report(start: Start, windows: int) -> None:
+    """Scores before and after, into RUN/adaptation/."""
+    plan = start.plan
+    before, described = load_model(plan.config.init, need="encoder")
+    if described["part"] == "encoder":
+        print(f"{plan.config.init} holds no decoder: 'before' is its encoder with an untrained one")
+    after, meta = load_model(plan.run)
+    out = plan.run / "adaptation"
+    result = adaptation_report(
+        before,
+        after,
+        plan.manifest,
+        report_split(plan.manifest),
+        out,
+        trained_on=meta["trained_on"],
+        windows=windows,
+        device=start.ranks.device,
+    )
+    print(result["summary"], flush=True)
+
+
+def main() -> None:
+    arguments = parse()
+    start = prepare(*settings(arguments))
+    stopped_by = train(start.plan, start.model, start.ranks, start.resume_from)
+    if start.ranks.first and stopped_by:
+        print("to go on from there, start the same command again", flush=True)
+    elif start.ranks.first:
+        report(start, arguments.report_windows)
+    start.end(stopped_by)
+
+
+if __name__ == "__main__":
+    run_ranks(main)
