@@ -1,0 +1,123 @@
+"""What a run keeps: the best weights as a shareable folder, and checkpoints known to be whole.
+
+`best/` is written whenever the validation error is the smallest so far, the untrained start
+included: a run never hands on weights worse than the ridge solution it began with.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from data.errors import InputError
+from data.files import write_atomic
+from trainer.checkpoint import COMPLETE, read_complete, unfinished
+
+DESCRIPTION = "eeg2meg.json"
+CRITERION = "eval_error"
+STATE = "trainer_state.json"
+
+
+def evaluations(history: Sequence[dict]) -> list[tuple[int, float]]:
+    """(step, validation error) of every evaluation in Trainer's log, the last one of a step."""
+    found = {entry["step"]: entry[CRITERION] for entry in history if CRITERION in entry}
+    return sorted(found.items())
+
+
+def best_of(history: Sequence[dict]) -> tuple[int, float] | None:
+    """(step, error) of the best evaluation; the earlier of equals; NaN is never the best."""
+    scored = [(error, step) for step, error in evaluations(history) if error == error]
+    if not scored:
+        return None
+    error, step = min(scored)
+    return step, error
+
+
+def out_of_patience(history: Sequence[dict], patience: int) -> bool:
+    """Whether `patience` evaluations have passed since the best one."""
+    best = best_of(history)
+    if not patience or best is None:
+        return False
+    return sum(step > best[0] for step, _ in evaluations(history)) >= patience
+
+
+def full_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """fp32 weights under the names of the model's state dict; every rank must call it.
+
+    bf16 training holds the exact weights in DeepSpeed's optimizer, a part on each rank.
+    """
+    parameters = dict(model.named_parameters())
+    found = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        parameter = parameters.get(name)
+        if parameter is not None and hasattr(parameter, "_hp_mapping"):
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            value = safe_get_full_fp32_param(parameter)
+        found[name] = value.detach().float().cpu().clone().contiguous()
+    return found
+
+
+def write_folder(folder: Path, model, weights: dict, processor, description: dict) -> None:
+    """`save_pretrained` of both, and the description last; each file whole or absent."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial, state_dict=weights)
+    # It names the dtype that the model trains in, which is what would then be loaded.
+    config = json.loads((partial / "config.json").read_text())
+    (partial / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2))
+    processor.save_pretrained(partial)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(partial.iterdir()):
+        path.replace(folder / path.name)
+    partial.rmdir()
+    text = json.dumps(description, indent=1) + "\n"
+    write_atomic(folder / DESCRIPTION, text.encode())
+
+
+def mark_complete(folder: Path, step: int, ranks) -> None:
+    """After all ranks have written their part: name and size of every file."""
+    if ranks.world > 1:
+        dist.barrier()
+    if ranks.first:
+        sizes = {
+            str(path.relative_to(folder)): path.stat().st_size
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != COMPLETE
+        }
+        marker = {"world": ranks.world, "state": {"step": step}, "files": sizes}
+        write_atomic(folder / COMPLETE, json.dumps(marker, indent=1).encode())
+
+
+def last_complete(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run; says so where one is not whole."""
+    folders = sorted(
+        (run / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
+    )
+    for folder in reversed(folders):
+        problem = unfinished(folder)
+        if problem is None:
+            return folder
+        print(f"checkpoint {folder} is passed over: {problem}", flush=True)
+    return None
+
+
+def check_world(folder: Path, world: int) -> None:
+    """InputError where another number of ranks wrote the checkpoint: each holds a part of it."""
+    written = read_complete(folder)["world"]
+    if written != world:
+        raise InputError(
+            f"{folder} was written by {written} ranks, this run has {world}",
+            f"start {written} ranks, or begin a new run with another --run",
+        )
+
+
+def read_history(checkpoint: Path) -> tuple[int, list[dict]]:
+    """(step, Trainer's log) of a checkpoint."""
+    state = json.loads((checkpoint / STATE).read_text())
+    return state["global_step"], state["log_history"]
