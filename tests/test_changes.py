@@ -1,0 +1,113 @@
+"""What may change between a run and its continuation, what is told, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from data.errors import InputError
+from trainer.changes import check_resume, compare
+from trainer.config import RunConfig, read_deepspeed_config
+
+
+def resolved(deepspeed: dict | None = None, **changes) -> dict:
+    """config.json as a run writes it."""
+    config = RunConfig(**{"preset": "tiny", "steps": 1000, **changes})
+    return {
+        "run": json.loads(json.dumps(config.as_dict())),
+        "deepspeed": {**read_deepspeed_config("ds_configs/zero2.json"), **(deepspeed or {})},
+        "model": {"preset": "tiny", "width": 192, "beta": 1e-3},
+        "profile": {"name": "default", "sfreq_hz": 200.0},
+        "manifest_sha256": "0" * 64,
+        "seed": config.seed,
+        "micro_batch": config.micro_batch or 4,
+        "accumulation": 1,
+        "global_batch": config.global_batch or 8,
+        "run_length": config.run_length or 4,
+        "temperature": config.temperature,
+        "versions": {"torch": "2.13.0"},
+        "git": {"commit": "abc"},
+    }
+
+
+SAME = resolved()
+
+
+@pytest.mark.parametrize(
+    ("new", "says"),
+    [
+        (resolved(seed=1), "another seed: 0 -> 1"),
+        (resolved(global_batch=16), "another global_batch: 8 -> 16"),
+        (resolved(run_length=8), "another run_length: 4 -> 8"),
+        (resolved(temperature=0.5), "another temperature: 1.0 -> 0.5"),
+        ({**SAME, "manifest_sha256": "1" * 64}, "another manifest_sha256"),
+        ({**SAME, "model": {**SAME["model"], "width": 96}}, "another model: width 192 -> 96"),
+        ({**SAME, "profile": {"name": "default", "sfreq_hz": 250.0}}, "another profile: sfreq_hz"),
+        (
+            resolved({"zero_optimization": {"stage": 3}}),
+            "another deepspeed.zero_optimization.stage: 2 -> 3",
+        ),
+        (resolved({"bf16": {"enabled": False}}), "another deepspeed.bf16.enabled: True -> False"),
+    ],
+)
+def test_what_is_refused(new, says):
+    refused, _ = compare(SAME, new, 500)
+    assert len(refused) == 1
+    assert says in refused[0]
+
+
+RATE = "the learning rate at this step was to be"
+
+
+@pytest.mark.parametrize(
+    ("new", "says"),
+    [
+        (resolved(lr=1e-4), ["--lr was None, is now 0.0001", RATE]),
+        (resolved(steps=2000), ["--steps was 1000, is now 2000", RATE]),
+        (resolved(warmup=0.1), ["--warmup was 0.05, is now 0.1", RATE]),
+        (resolved(schedule="trapezoid"), ["--schedule was cosine, is now trapezoid", RATE]),
+        (resolved(betas=(0.9, 0.99)), ["--betas was [0.9, 0.95], is now [0.9, 0.99]"]),
+        (resolved(weight_decay=0.1), ["--weight_decay was 0.05, is now 0.1"]),
+        (resolved(layer_decay=0.9), ["--layer_decay was 1.0, is now 0.9"]),
+        (resolved(beta_warmup=0.2), ["--beta_warmup was 0.1, is now 0.2"]),
+        (resolved(init="other.pt"), ["--init was None, is now other.pt (not read:"]),
+        (resolved(workers=3), ["--workers was 2, is now 3"]),
+        (resolved(save_every=5), ["--save_every was 1000, is now 5"]),
+        (resolved(micro_batch=2), ["micro_batch was 4, is now 2"]),
+        (
+            resolved({"gradient_clipping": 2.0}),
+            ["deepspeed.gradient_clipping was 1.0, is now 2.0"],
+        ),
+        (
+            resolved({"communication_data_type": "bf16"}),
+            ["deepspeed.communication_data_type was fp32, is now bf16"],
+        ),
+        ({**SAME, "versions": {"torch": "2.14.0"}}, ["versions.torch was 2.13.0, is now 2.14.0"]),
+        ({**SAME, "git": {"commit": "def"}}, ["git.commit was abc, is now def"]),
+        (SAME, []),
+    ],
+)
+def test_what_is_told(new, says):
+    refused, told = compare(SAME, new, 500)
+    assert refused == []
+    assert len(told) == len(says)
+    for line, words in zip(told, says, strict=True):
+        assert words in line
+
+
+def test_the_record_of_a_continuation(tmp_path, capsys):
+    marker = {"world": 2, "state": {"step": 7, "applied": 6}}
+    new = resolved(lr=1e-4)
+    check_resume(tmp_path, SAME, new, "step_00000007", marker, 2)
+    assert "resume: --lr was None, is now 0.0001" in capsys.readouterr().out
+    entry = json.loads((tmp_path / "history.jsonl").read_text())
+    assert entry["step"] == 7
+    assert entry["resolved"]["run"]["lr"] == 1e-4
+    assert json.loads((tmp_path / "config.json").read_text()) == json.loads(json.dumps(new))
+    with pytest.raises(InputError, match="was written by 2 ranks, this run has 4"):
+        check_resume(tmp_path, SAME, new, "step_00000007", marker, 4)
+    check_resume(tmp_path, SAME, resolved(elastic=True), "step_00000007", marker, 4)
+    assert "ranks were 2, are now 4" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"another seed: 0 -> 1; another global_batch: 8 -> 16"):
+        check_resume(tmp_path, SAME, resolved(seed=1, global_batch=16), "x", marker, 2)

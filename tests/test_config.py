@@ -1,0 +1,131 @@
+"""Settings: where they come from, what is refused, and the schedules."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from data.errors import InputError, did_you_mean
+from model.autoencoder import MaskedVAE
+from model.config import preset
+from trainer.config import RunConfig, add_flags, read_deepspeed_config, resolve
+from trainer.optim import kl_weight, lr_factor, parameter_groups
+from trainer.runtime import hostfile_argument
+
+
+def parse(*flags: str) -> RunConfig:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return resolve(parser.parse_args(flags))
+
+
+def test_flag_wins_over_environment_wins_over_default(monkeypatch):
+    assert parse().preset == "base"
+    monkeypatch.setenv("EEG_PRESET", "small")
+    monkeypatch.setenv("EEG_STEPS", "12")
+    monkeypatch.setenv("EEG_COMPILE", "1")
+    config = parse("--preset", "tiny", "--betas", "0.9", "0.99")
+    assert (config.preset, config.steps, config.compile) == ("tiny", 12, True)
+    assert config.betas == (0.9, 0.99)
+    monkeypatch.setenv("EEG_STEPS", "many")
+    with pytest.raises(InputError, match="EEG_STEPS=many"):
+        parse()
+
+
+def test_model_changes():
+    config = parse("--preset", "tiny", "--model", "mask_ratio=0.7", "--model", "tokens=joint")
+    model = config.model_config()
+    assert (model.mask_ratio, model.tokens) == (0.7, "joint")
+    for bad in ("mask_ratio", "mask_ratio=2", "colour=1", "mask_ratio=high"):
+        with pytest.raises(InputError):
+            parse("--preset", "tiny", "--model", bad).model_config()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--preset", "tinny"], "tiny"),
+        (["--steps", "0"], "--steps 0"),
+        (["--schedule", "linear"], "cosine or trapezoid"),
+        (["--warmup", "2"], "between 0 and 1"),
+        (["--lr", "-1"], "--lr"),
+        (["--shard_url", "pipe:cat {file}"], "--workers 0"),
+    ],
+)
+def test_bad_settings_are_named(flags, says):
+    with pytest.raises(InputError, match=says):
+        parse(*flags)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"optimizer": {"type": "AdamW"}, "zero_optimization": {"stage": 2}},
+        {"train_batch_size": 8, "zero_optimization": {"stage": 2}},
+        {"fp16": {"enabled": True}, "zero_optimization": {"stage": 2}},
+        {"zero_optimization": {"stage": 0}},
+        {"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": "fp32"}},
+        [],
+    ],
+)
+def test_deepspeed_settings_that_would_do_harm(tmp_path, value):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match=r"ds\.json"):
+        read_deepspeed_config(str(path))
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
+def test_shipped_deepspeed_settings(root, name):
+    value = read_deepspeed_config(str(root / "ds_configs" / f"{name}.json"))
+    assert value["zero_optimization"]["stage"] == int(name[-1])
+    assert value["zero_optimization"]["overlap_comm"] is False
+    assert value["bf16"] == {"enabled": True, "check_grad_overflow": True}
+
+
+def test_schedules():
+    cosine = RunConfig(preset="tiny", steps=1000, warmup=0.1)
+    assert lr_factor(0, cosine) == pytest.approx(0.01)
+    assert lr_factor(99, cosine) == pytest.approx(1.0)
+    assert lr_factor(550, cosine) == pytest.approx(0.525)
+    assert lr_factor(1000, cosine) == pytest.approx(0.05)
+    flat = RunConfig(preset="tiny", steps=1000, warmup=0.1, schedule="trapezoid", decay=0.2)
+    assert [lr_factor(s, flat) for s in (99, 500, 800, 900, 1000)] == [1.0, 1.0, 1.0, 0.5, 0.0]
+    assert [kl_weight(s, 2.0, RunConfig(steps=100)) for s in (0, 4, 9, 50)] == [0.2, 1.0, 2.0, 2.0]
+
+
+def test_parameter_groups_hold_every_parameter_once():
+    model = MaskedVAE(preset("tiny"))
+    config = RunConfig(preset="tiny", layer_decay=0.5)
+    groups = parameter_groups(model, config, depth=6)
+    ids = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    blocks = model.encoder.stack.blocks
+    assert scale[id(model.encoder.embed.weight)] == 0.5**7
+    assert scale[id(blocks[0].qkv.weight)] == 0.5**6
+    assert scale[id(blocks[5].qkv.weight)] == 0.5
+    assert scale[id(model.decoder.to_patch.weight)] == 1.0
+    assert all(decay[id(p)] == (0.05 if p.ndim >= 2 else 0.0) for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("python3 /x/bin/deepspeed --hostfile hosts/a trainer/pretrain.py", "hosts/a"),
+        ("/x/bin/deepspeed -H b trainer/pretrain.py", "b"),
+        ("python /x/bin/deepspeed --hostfile=c t.py", "c"),
+        ("python /x/bin/deepspeed t.py", None),
+        ("bash run.sh --hostfile d", None),
+    ],
+)
+def test_hostfile_of_a_command(command, found):
+    assert hostfile_argument(command.split()) == found
+
+
+def test_did_you_mean():
+    assert "PhysionetMI" in did_you_mean("physionet", ["PhysionetMI", "Cho2017"])
+    assert did_you_mean("zzz", ["PhysionetMI"]) == ""

@@ -1,0 +1,309 @@
+"""Faults done to real runs of two ranks: bad data and gradients, shards and disks that fail, hangs.
+Each must be named in one message, on all ranks together, and cost nothing that was saved."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections import deque
+
+import numpy as np
+import pytest
+from commands import ROOT, TINY, deepspeed, launch, losses, metrics, python
+from tiny import tiny_shards
+
+from data.errors import InputError
+from data.files import hash_file
+from data.loader import WindowDataset
+from data.manifest import read_manifest
+from data.plan import Stream
+from trainer import lock
+from trainer.checkpoint import superseded
+from trainer.config import RunConfig
+from trainer.feed import finite
+from trainer.saving import disk_use, require_space
+from trainer.skips import FEWEST, is_spike
+from trainer.watch import behind
+
+slow = pytest.mark.slow
+STEPS = 24
+
+
+def flags(shards, run, **changes) -> list:
+    settings = {
+        "shards": shards, "run": run, "steps": STEPS, "global_batch": 8, "run_length": 4,
+        "eval_every": 0, "save_every": 8, **changes,
+    }  # fmt: skip
+    return [*TINY, *(word for key, value in settings.items() for word in (f"--{key}", value))]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return tiny_shards(tmp_path_factory.mktemp("data") / "shards")
+
+
+@pytest.fixture(scope="module")
+def straight(shards, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "straight"
+    deepspeed(2, "trainer/pretrain.py", *flags(shards, run))
+    return run
+
+
+def events(run) -> list[dict]:
+    return metrics(run, "event")
+
+
+# ---- data and gradients ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bad_shards(shards, tmp_path_factory):
+    """One NaN in a window that rank 1 gets in step 3; (folder, shard, key)."""
+    folder = tmp_path_factory.mktemp("data") / "bad"
+    shutil.copytree(shards, folder)
+    manifest = read_manifest(folder)
+    training = manifest.of_split("train")
+    _, numbers = Stream(tuple(training), 0, 8, 4).micro_batch(16, 1, 2, 4, 0)
+    dataset = WindowDataset(manifest, training)
+    shard, key = dataset.name(int(numbers[2]))
+    index = int(numbers[2]) - int(dataset.starts[training.index(shard)])
+    with open(folder / shard.file, "r+b") as file:
+        file.seek(shard.signal_offset(index) + 2 * 77)
+        file.write(np.array([np.nan], np.float16).tobytes())
+    path = folder / "manifest.json"
+    value = json.loads(path.read_text())
+    entry = next(entry for entry in value["shards"] if entry["file"] == shard.file)
+    entry["sha256"], _ = hash_file(folder / shard.file)
+    path.write_text(json.dumps(value))
+    return folder, shard.file, key
+
+
+@slow
+def test_bad_data_on_one_rank_are_left_out_by_all(bad_shards, straight, tmp_path):
+    folder, file, key = bad_shards
+    run = tmp_path / "run"
+    output = deepspeed(2, "trainer/pretrain.py", *flags(folder, run, steps=STEPS, stop_at=8))
+    named = f"data are not finite: {file}: {key} (dataset {file[0]}, rank 1)"
+    assert f"step 3 skipped: {named}" in output
+    assert events(run) == [{"step": 3, "group": "event", "skipped": named}]
+    lines, undisturbed = metrics(run), metrics(straight)
+    assert [line["skipped"] for line in lines] == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert all(math.isfinite(line["loss"]) for line in lines if line["step"] != 3)
+    assert [line["loss"] for line in lines[:2]] == [line["loss"] for line in undisturbed[:2]]
+    # The schedule has not moved: it counts applied steps.
+    assert lines[3]["lr"] == undisturbed[2]["lr"]
+
+    code, output = launch(
+        2, "trainer/pretrain.py", *flags(folder, tmp_path / "strict", max_skips=1)
+    )
+    assert code == 2
+    assert output.count("error: ") == 1, output
+    assert "1 steps in a row were skipped, up to step 3" in output
+    assert f"{file}: {key}" in output
+    assert "Traceback" not in output
+
+
+@slow
+def test_a_bad_gradient_on_one_rank_is_left_out_by_all(shards, straight, tmp_path):
+    run = tmp_path / "run"
+    output = deepspeed(
+        2, "tests/planted.py", "forward", 3, 1, "nan_gradient", "--",
+        *flags(shards, run, stop_at=8),
+    )  # fmt: skip
+    assert "step 3 skipped: a gradient was not finite" in output
+    lines, undisturbed = metrics(run), metrics(straight)
+    assert [line["skipped"] for line in lines] == [0, 0, 1, 1, 1, 1, 1, 1]
+    # Nothing was applied: the weights at step 4 are those at step 3, and so is the rate.
+    assert [line["loss"] for line in lines[:3]] == [line["loss"] for line in undisturbed[:3]]
+    assert lines[3]["lr"] == undisturbed[2]["lr"]
+    assert lines[3]["loss"] != undisturbed[3]["loss"]
+    assert all(math.isfinite(line["loss"]) for line in lines)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_found(value):
+    eeg = np.random.default_rng(0).standard_normal((5, 3, 40)).astype(np.float16)
+    eeg[1] = 65504  # the largest float16
+    assert finite(eeg).all()
+    eeg[3, 2, 39] = value
+    assert finite(eeg).tolist() == [True, True, True, False, True]
+
+
+def test_spikes_are_told_of_relative_to_the_median():
+    before = deque([1.0] * (FEWEST - 1) + [100.0])
+    assert is_spike(9.0, before, 10.0) is None
+    assert is_spike(12.0, before, 10.0) == 12.0
+    assert is_spike(12.0, [1.0] * (FEWEST - 1), 10.0) is None
+
+
+# ---- shards that change while they are read --------------------------------------------------
+
+
+@slow
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [("cut", "bytes, but the manifest says"), ("remove", "this shard is missing"),
+     ("alter", "its SHA-256 is")],
+)  # fmt: skip
+def test_a_shard_that_changes_stops_all_ranks(shards, straight, tmp_path, action, says):
+    folder, run = tmp_path / "shards", tmp_path / "run"
+    shutil.copytree(shards, folder)
+    victim = sorted(folder.glob("A-train-*.tar"))[0]
+    code, output = launch(
+        2, "tests/planted.py", "forward", 3, 0, action, victim, "--", *flags(folder, run)
+    )
+    assert code == 2, output
+    assert output.count("error: ") == 1, output
+    assert f"{victim.name}: " in output
+    assert says in output
+    assert "Traceback" not in output
+    # What was trained until then is saved, and goes on with the shard restored.
+    shutil.copy(shards / victim.name, victim)
+    stopped = len(losses(run))
+    assert 3 <= stopped < STEPS
+    output = deepspeed(2, "trainer/pretrain.py", *flags(folder, run))
+    assert f"going on from step_{stopped:08d}" in output
+    assert losses(run) == losses(straight)
+
+
+# ---- disks -----------------------------------------------------------------------------------
+
+
+@slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_disk_that_is_full_during_a_save(shards, straight, tmp_path, rank):
+    run = tmp_path / "run"
+    code, output = launch(
+        2, "tests/planted.py", "save", 16, rank, "fill", "--", *flags(shards, run)
+    )
+    assert code == 2, output
+    assert output.count("error: ") == 1, output
+    assert "this checkpoint could not be written" in output
+    assert "free some space" in output
+    assert "Traceback" not in output
+    # The one before is whole, of this one nothing is left.
+    assert [path.name for path in (run / "checkpoints").glob("step_*")] == ["step_00000008"]
+    output = deepspeed(2, "trainer/pretrain.py", *flags(shards, run))
+    assert "going on from step_00000008" in output
+    assert losses(run) == losses(straight)
+
+
+@slow
+def test_a_run_folder_that_cannot_be_written(shards):
+    output = python("trainer/pretrain.py", *flags(shards, "/proc/run"), fails=True)
+    assert output.count("error: ") == 1, output
+    assert "--run /proc/run: cannot be written" in output
+    assert "Traceback" not in output
+
+
+def test_space_is_asked_for_beforehand(tmp_path):
+    require_space(tmp_path / "new" / "run", 1)
+    with pytest.raises(InputError, match=r"a checkpoint takes 1000000\.0 TB"):
+        require_space(tmp_path / "new" / "run", 10**18)
+    text = disk_use(tmp_path, RunConfig(preset="tiny", steps=1000, keep_every=100), 10**9)
+    assert "1.0 GB each, up to 12 kept" in text
+    assert "NOT ENOUGH" in disk_use(tmp_path, RunConfig(preset="tiny"), 10**18)
+
+
+@pytest.mark.parametrize(
+    ("last", "every", "gone"),
+    [(1, 0, [1, 2, 3, 4, 5]), (2, 0, [1, 2, 3, 4]), (2, 2, [1, 3]), (1, 3, [1, 2, 4, 5]),
+     (9, 0, [])],
+)  # fmt: skip
+def test_which_checkpoints_are_kept(last, every, gone):
+    assert superseded([3, 1, 2, 6, 5, 4], last, every) == gone
+
+
+@slow
+def test_damaged_checkpoints_are_passed_over(shards, straight, tmp_path):
+    """The newest has a byte changed, the next is renamed, another was not finished."""
+    run = tmp_path / "run"
+    deepspeed(2, "trainer/pretrain.py", *flags(shards, run, save_every=6, keep_every=6))
+    folder = run / "checkpoints"
+    assert {path.name[-2:] for path in folder.glob("step_*")} == {"06", "12", "18", "24"}
+    file = next((folder / "step_00000024").glob("*model_states.pt"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    (folder / "step_00000018").rename(folder / "step_00000020")
+    (folder / "step_00000012/COMPLETE.json").unlink()
+    output = deepspeed(2, "trainer/pretrain.py", *flags(shards, run))
+    assert f"{file.name} is not what was written" in output
+    assert "it holds step 18: renamed by hand?" in output
+    assert "no COMPLETE.json: its save was interrupted" in output
+    assert "going on from step_00000006" in output
+    assert losses(run) == losses(straight)
+
+
+# ---- two runs, one folder --------------------------------------------------------------------
+
+
+def test_two_runs_do_not_write_one_folder(tmp_path):
+    run = tmp_path / "run"
+    code = (
+        "import sys, time; from pathlib import Path; from trainer import lock\n"
+        "lock.take(Path(sys.argv[1])); print('held', flush=True); time.sleep(1000)\n"
+    )
+    words = [sys.executable, "-c", code, str(run)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            InputError, match=f'another run writes this folder: .*"pid": {other.pid}'
+        ):
+            lock.take(run, wait_s=0.6)
+        other.kill()  # -9: nothing is tidied up, and the lock is free
+        other.wait()
+        lock.take(run, wait_s=0.0)
+
+
+# ---- hangs -----------------------------------------------------------------------------------
+
+
+@slow
+@pytest.mark.parametrize(
+    ("action", "rank", "says"),
+    [
+        ("hang", 1, ["rank 1 on ", "at the forward pass, step 3; its stack:", "time.sleep"]),
+        ("stop", 1, ["rank 1 on ", "it does not answer", "(state: t (stopped))"]),
+        ("stop", 0, ["rank 0 at 127.0.0.1 does not answer"]),
+    ],
+)
+def test_a_rank_that_hangs_is_named(shards, tmp_path, action, rank, says):
+    code, output = launch(
+        2, "tests/planted.py", "forward", 3, rank, action, "--",
+        *flags(shards, tmp_path / "run", timeout_s=6),
+    )  # fmt: skip
+    assert code not in (0, 2), output
+    assert output.count("error: no progress for 6 s") == 1, output
+    for words in says:
+        assert words in output
+
+
+def test_who_holds_the_others_up():
+    def places(*pairs):
+        return {
+            rank: pair and {"beat": pair[0], "count": pair[1]} for rank, pair in enumerate(pairs)
+        }
+
+    later = places((8, 20), (8, 20), (5, 20))
+    assert behind(places((5, 20), (5, 20), (5, 20)), later) == [2]  # silent
+    assert behind(places((5, 20), (5, 19)), places((8, 20), (8, 19))) == [1]
+    assert behind(places((5, 20), (5, 20)), places((8, 20), (8, 20))) == [0, 1]
+    assert behind(places((5, 20), None), places((8, 20), None)) == [1]
+
+
+@slow
+def test_damaged_weights_are_not_converted(straight, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    file = next((run / "checkpoints/step_00000024").glob("*optim_states.pt"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    output = python("trainer/convert.py", run, "--out", tmp_path / "w.pt", fails=True)
+    assert f"{file.name} is not what was written" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "w.pt").exists()

@@ -1,0 +1,163 @@
+"""Loading: the same batches for any number of ranks and workers, and the streamed way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_shards
+
+from data.errors import InputError
+from data.loader import TrainingRequests, WindowDataset, evenly_spaced, training_loader
+from data.manifest import read_manifest
+from data.plan import Stream
+from data.stream import ShardStream
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return read_manifest(tiny_shards(tmp_path_factory.mktemp("shards")))
+
+
+def batches(manifest, *, world=1, workers=0, consumed=0, steps=7, global_batch=16, taken=None):
+    """{place in the stream: (sample number, sum of its signal)} over all ranks; of `steps` steps,
+    `taken` are taken and the rest is left in the loader."""
+    shards = manifest.of_split("train")
+    dataset = WindowDataset(manifest, shards)
+    stream = Stream(tuple(shards), 3, global_batch, 4)
+    found = {}
+    for rank in range(world):
+        requests = TrainingRequests(
+            stream, rank=rank, world=world, micro=global_batch // world, accumulation=1,
+            consumed=consumed, steps=steps,
+        )  # fmt: skip
+        loader = training_loader(dataset, requests, workers, pin_memory=False)
+        for parts in islice(loader, taken):
+            for part in parts:
+                assert part["positions_m"].shape == (part["eeg"].shape[1], 3)
+                for place, number, eeg in zip(
+                    part["position"].tolist(), part["number"].tolist(), part["eeg"], strict=True
+                ):
+                    assert place not in found
+                    found[place] = (number, eeg.float().sum().item())
+    return found
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 2), (2, 0), (4, 1), (8, 0)])
+def test_ranks_and_workers_change_nothing(manifest, world, workers):
+    assert batches(manifest, world=world, workers=workers) == batches(manifest)
+
+
+def test_resume_continues_where_it_stopped(manifest):
+    straight = batches(manifest, steps=9)  # into the second epoch: 114 windows, 7 batches of 16
+    first = batches(manifest, steps=4)
+    second = batches(manifest, consumed=4 * 16, steps=5, world=2, workers=1)
+    assert {**first, **second} == straight
+
+
+def test_signals_are_those_of_the_shards(manifest):
+    shards = manifest.of_split("train")
+    dataset = WindowDataset(manifest, shards)
+    (request, *_) = evenly_spaced(dataset, 8, 8)
+    (part,) = dataset[request]
+    for number, eeg in zip(part["number"].tolist(), part["eeg"], strict=True):
+        index = number if number < shards[0].samples else number - shards[0].samples
+        shard = 0 if number < shards[0].samples else 1
+        torch.testing.assert_close(
+            eeg, torch.from_numpy(dataset.reader(shard).signals[index].copy()), rtol=0, atol=0
+        )
+
+
+def test_evenly_spaced_covers_the_split_once(manifest):
+    dataset = WindowDataset(manifest, manifest.of_split("val"))
+    numbers = [n for request in evenly_spaced(dataset, 1000, 5) for n in request.numbers.tolist()]
+    assert sorted(numbers) == list(range(len(dataset)))
+
+
+@pytest.mark.parametrize("kind", ["{folder}/{{file}}", "pipe:cat {folder}/{{file}}"])
+def test_streamed_shards(manifest, kind):
+    url = kind.format(folder=manifest.folder)
+    shards = manifest.of_split("train")
+    settings = {"seed": 0, "world": 2, "micro": 4}
+    everything = []
+    for rank in range(2):
+        stream = ShardStream(manifest, shards, url, rank=rank, **settings)
+        straight = iter(stream)
+        epoch = stream.batches_per_epoch(0)
+        sums = [next(straight)[0]["eeg"].float().sum().item() for _ in range(epoch + 3)]
+        later = iter(ShardStream(manifest, shards, url, rank=rank, skip=epoch - 2, **settings))
+        again = [next(later)[0]["eeg"].float().sum().item() for _ in range(5)]
+        assert again == sums[epoch - 2 :]
+        everything += sums[:epoch]
+    assert len(set(everything)) == len(everything)
+
+
+def test_a_stream_that_ends_early_is_named(manifest, tmp_path):
+    shard = manifest.of_split("train")[0]
+    content = manifest.path(shard).read_bytes()
+    (tmp_path / shard.file).write_bytes(content[: 5 * shard.stride] + bytes(1024))
+    stream = ShardStream(
+        manifest, [shard], f"{tmp_path}/{{file}}", seed=0, rank=0, world=1, micro=4
+    )
+    with pytest.raises(InputError, match="ended after"):
+        list(zip(range(shard.samples), stream, strict=False))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([1, 2, 4, 8]), st.integers(0, 2), st.integers(1, 6)),
+        min_size=2,
+        max_size=4,
+    ),
+    st.integers(0, 5),
+)
+def test_runs_resumed_with_other_ranks_and_workers_lose_and_repeat_nothing(manifest, legs, ahead):
+    """Legs of (ranks, workers, steps), each killed after its steps with more already loaded: every
+    position comes once, and an epoch holds its samples once."""
+    found, consumed = {}, 0
+    for world, workers, steps in legs:
+        leg = batches(
+            manifest, world=world, workers=workers, consumed=consumed, steps=steps + ahead,
+            taken=steps,
+        )  # fmt: skip
+        assert not set(leg) & set(found)
+        found.update(leg)
+        consumed += 16 * steps
+    assert sorted(found) == list(range(consumed))
+    epoch = sum(shard.samples for shard in manifest.of_split("train")) // 16 * 16
+    for start in range(0, consumed, epoch):
+        numbers = [found[place][0] for place in range(start, min(start + epoch, consumed))]
+        assert len(set(numbers)) == len(numbers)
+    assert found == batches(manifest, steps=consumed // 16)
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_trainer(manifest):
+    """Their fork server would live on with them, and hold what the trainer's output goes to."""
+    code = (
+        "import os, signal, sys\n"
+        "from data.loader import TrainingRequests, WindowDataset, training_loader\n"
+        "from data.manifest import read_manifest\n"
+        "from data.plan import Stream\n"
+        "if __name__ == '__main__':\n"
+        "    manifest = read_manifest(sys.argv[1])\n"
+        "    shards = manifest.of_split('train')\n"
+        "    stream = Stream(tuple(shards), 0, 8, 4)\n"
+        "    requests = TrainingRequests(stream, rank=0, world=1, micro=8, accumulation=1,\n"
+        "                                consumed=0, steps=3)\n"
+        "    dataset = WindowDataset(manifest, shards)\n"
+        "    next(iter(training_loader(dataset, requests, 2, False)))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    words = [sys.executable, "-c", code, str(manifest.folder)]
+    root = Path(__file__).resolve().parents[1]
+    # Returns when nobody holds the pipe any more.
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
