@@ -70,8 +70,6 @@ def main(argv: list[str] | None = None) -> int:
         "machine": None,
         "sections": {},
     }
-    # So that a scheduler's or a timeout's signal also ends the section that runs.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="gpu-benchmark-") as work:
         supervise(arguments, Path(work), results)
     print((arguments.out / "results.md").read_text())
@@ -165,4 +163,6 @@ def run_section(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    # So that a scheduler's or a timeout's signal also ends the section that runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_command(main)

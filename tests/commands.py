@@ -7,6 +7,8 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +49,41 @@ def deepspeed(ranks: int, *words: object, fails: bool = False) -> str:
     launcher = Path(sys.executable).with_name("deepspeed")
     words = ("--num_gpus", ranks, "--master_port", random_port(), *words)
     return run(launcher, *words, fails=fails)
+
+
+def ranks(count: int, *words: object, fails: bool = False) -> str:
+    """Output of `count` ranks of a command without DeepSpeed's launcher, which costs two more
+    imports of torch. Nothing ends a rank here when another fails: all must end, all alike."""
+    codes, output = start_ranks(count, *words)
+    assert all((code != 0) == fails for code in codes), f"{codes}\n{output}"
+    return output
+
+
+def start_ranks(count: int, *words: object, patience_s: float = 120.0) -> tuple[list[int], str]:
+    """(exit code of each rank, their output together); ranks left behind by others are killed."""
+    common = {
+        **environment(), "WORLD_SIZE": str(count), "LOCAL_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(random_port()),
+    }  # fmt: skip
+    command = [sys.executable, *map(str, words)]
+    with tempfile.TemporaryFile("w+") as output:
+        started = [
+            subprocess.Popen(
+                command, cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=output, stderr=output,
+            )
+            for rank in range(count)
+        ]  # fmt: skip
+        first_end = None
+        while any(process.poll() is None for process in started):
+            time.sleep(0.02)
+            if first_end is None and any(process.poll() is not None for process in started):
+                first_end = time.monotonic()
+            if first_end is not None and time.monotonic() - first_end > patience_s:
+                for process in started:
+                    process.kill()
+        output.seek(0)
+        return [process.wait() for process in started], output.read()
 
 
 def launch(ranks: int, *words: object) -> tuple[int, str]:

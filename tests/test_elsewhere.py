@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from commands import TINY, deepspeed, launch, losses, metrics
+from commands import TINY, losses, metrics, ranks, start_ranks
 from tiny import tiny_shards
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ def flags(shards, run, **changes) -> list:
 @pytest.fixture(scope="module")
 def straight(shards, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "straight"
-    deepspeed(2, "trainer/pretrain.py", *flags(shards, run, global_batch=8))
+    ranks(2, "trainer/pretrain.py", *flags(shards, run, global_batch=8))
     return [line["loss"] for line in metrics(run)]
 
 
@@ -39,18 +39,18 @@ def straight(shards, tmp_path_factory):
 def test_other_ranks_go_on_with_the_same_losses(shards, straight, tmp_path, before, after, stage):
     run = tmp_path / "run"
     config = ["--deepspeed_config", f"ds_configs/zero{stage}.json"]
-    deepspeed(
-        before, "trainer/pretrain.py", *flags(shards, run, global_batch=8, stop_at=4), *config
-    )
+    ranks(before, "trainer/pretrain.py", *flags(shards, run, global_batch=8, stop_at=4), *config)
     if stage == 2 and (before, after) == (2, 1):
-        code, output = launch(after, "trainer/pretrain.py", *flags(shards, run, global_batch=8))
-        assert code == 2
+        codes, output = start_ranks(
+            after, "trainer/pretrain.py", *flags(shards, run, global_batch=8)
+        )
+        assert codes == [2] * after
         assert "was written by 2 ranks, this run has 1" in output
         assert "--elastic" in output
     # The global batch and the order of the data are the run's: --elastic is all there is to say.
     settings = flags(shards, run)
     del settings[settings.index("--run_length") : settings.index("--run_length") + 2]
-    output = deepspeed(after, "trainer/pretrain.py", *settings, "--elastic", *config)
+    output = ranks(after, "trainer/pretrain.py", *settings, "--elastic", *config)
     assert f"resume: ranks were {before}, are now {after}" in output
     assert f"x {after} ranks = 8 windows a step" in output
     lines = metrics(run)
@@ -66,8 +66,8 @@ def test_other_ranks_go_on_with_the_same_losses(shards, straight, tmp_path, befo
 def test_an_elastic_run_repeats_itself(shards, tmp_path):
     """From one checkpoint, the same other number of ranks gives the same numbers, bit for bit."""
     first, second = tmp_path / "first", tmp_path / "second"
-    deepspeed(2, "trainer/pretrain.py", *flags(shards, first, global_batch=8, stop_at=4))
+    ranks(2, "trainer/pretrain.py", *flags(shards, first, global_batch=8, stop_at=4))
     shutil.copytree(first, second)
     for run in (first, second):
-        deepspeed(1, "trainer/pretrain.py", *flags(shards, run), "--elastic")
+        ranks(1, "trainer/pretrain.py", *flags(shards, run), "--elastic")
     assert losses(first) == losses(second)

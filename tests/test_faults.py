@@ -12,7 +12,7 @@ from collections import deque
 
 import numpy as np
 import pytest
-from commands import ROOT, TINY, deepspeed, launch, losses, metrics, python
+from commands import ROOT, TINY, launch, losses, metrics, python, ranks, start_ranks
 from tiny import tiny_shards
 
 from data.errors import InputError
@@ -48,7 +48,7 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def straight(shards, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "straight"
-    deepspeed(2, "trainer/pretrain.py", *flags(shards, run))
+    ranks(2, "trainer/pretrain.py", *flags(shards, run))
     return run
 
 
@@ -63,13 +63,18 @@ def events(run) -> list[dict]:
 def bad_shards(shards, tmp_path_factory):
     """One NaN in a window that rank 1 gets in step 3; (folder, shard, key)."""
     folder = tmp_path_factory.mktemp("data") / "bad"
+    training = read_manifest(shards).of_split("train")
+    _, numbers = Stream(tuple(training), 0, 8, 4).micro_batch(16, 1, 2, 4, 0)
+    return folder, *spoilt_copy(shards, folder, "train", int(numbers[2]))
+
+
+def spoilt_copy(shards, folder, split: str, number: int) -> tuple[str, str]:
+    """Copy shards with one NaN in window `number` of a split; its shard's file and its key."""
     shutil.copytree(shards, folder)
     manifest = read_manifest(folder)
-    training = manifest.of_split("train")
-    _, numbers = Stream(tuple(training), 0, 8, 4).micro_batch(16, 1, 2, 4, 0)
-    dataset = WindowDataset(manifest, training)
-    shard, key = dataset.name(int(numbers[2]))
-    index = int(numbers[2]) - int(dataset.starts[training.index(shard)])
+    dataset = WindowDataset(manifest, manifest.of_split(split))
+    shard, key = dataset.name(number)
+    index = number - int(dataset.starts[dataset.shards.index(shard)])
     with open(folder / shard.file, "r+b") as file:
         file.seek(shard.signal_offset(index) + 2 * 77)
         file.write(np.array([np.nan], np.float16).tobytes())
@@ -78,14 +83,14 @@ def bad_shards(shards, tmp_path_factory):
     entry = next(entry for entry in value["shards"] if entry["file"] == shard.file)
     entry["sha256"], _ = hash_file(folder / shard.file)
     path.write_text(json.dumps(value))
-    return folder, shard.file, key
+    return shard.file, key
 
 
 @slow
 def test_bad_data_on_one_rank_are_left_out_by_all(bad_shards, straight, tmp_path):
     folder, file, key = bad_shards
     run = tmp_path / "run"
-    output = deepspeed(2, "trainer/pretrain.py", *flags(folder, run, steps=STEPS, stop_at=8))
+    output = ranks(2, "trainer/pretrain.py", *flags(folder, run, steps=STEPS, stop_at=8))
     named = f"data are not finite: {file}: {key} (dataset {file[0]}, rank 1)"
     assert f"step 3 skipped: {named}" in output
     assert events(run) == [{"step": 3, "group": "event", "skipped": named}]
@@ -96,10 +101,10 @@ def test_bad_data_on_one_rank_are_left_out_by_all(bad_shards, straight, tmp_path
     # The schedule has not moved: it counts applied steps.
     assert lines[3]["lr"] == undisturbed[2]["lr"]
 
-    code, output = launch(
+    codes, output = start_ranks(
         2, "trainer/pretrain.py", *flags(folder, tmp_path / "strict", max_skips=1)
     )
-    assert code == 2
+    assert codes == [2, 2]
     assert output.count("error: ") == 1, output
     assert "1 steps in a row were skipped, up to step 3" in output
     assert f"{file}: {key}" in output
@@ -107,9 +112,21 @@ def test_bad_data_on_one_rank_are_left_out_by_all(bad_shards, straight, tmp_path
 
 
 @slow
+def test_bad_validation_windows_are_refused_at_the_start(shards, tmp_path):
+    folder = tmp_path / "bad"
+    file, key = spoilt_copy(shards, folder, "val", 3)
+    settings = flags(folder, tmp_path / "run", eval_every=8)
+    codes, output = start_ranks(2, "trainer/pretrain.py", *settings)
+    assert codes == [2, 2], output
+    assert output.count("error: ") == 1, output
+    assert f"{file}: {key}: a value of this held-out window is not finite" in output
+    assert "Traceback" not in output
+
+
+@slow
 def test_a_bad_gradient_on_one_rank_is_left_out_by_all(shards, straight, tmp_path):
     run = tmp_path / "run"
-    output = deepspeed(
+    output = ranks(
         2, "tests/planted.py", "forward", 3, 1, "nan_gradient", "--",
         *flags(shards, run, stop_at=8),
     )  # fmt: skip
@@ -152,10 +169,10 @@ def test_a_shard_that_changes_stops_all_ranks(shards, straight, tmp_path, action
     folder, run = tmp_path / "shards", tmp_path / "run"
     shutil.copytree(shards, folder)
     victim = sorted(folder.glob("A-train-*.tar"))[0]
-    code, output = launch(
+    codes, output = start_ranks(
         2, "tests/planted.py", "forward", 3, 0, action, victim, "--", *flags(folder, run)
     )
-    assert code == 2, output
+    assert codes == [2, 2], output
     assert output.count("error: ") == 1, output
     assert f"{victim.name}: " in output
     assert says in output
@@ -164,7 +181,7 @@ def test_a_shard_that_changes_stops_all_ranks(shards, straight, tmp_path, action
     shutil.copy(shards / victim.name, victim)
     stopped = len(losses(run))
     assert 3 <= stopped < STEPS
-    output = deepspeed(2, "trainer/pretrain.py", *flags(folder, run))
+    output = ranks(2, "trainer/pretrain.py", *flags(folder, run))
     assert f"going on from step_{stopped:08d}" in output
     assert losses(run) == losses(straight)
 
@@ -176,17 +193,17 @@ def test_a_shard_that_changes_stops_all_ranks(shards, straight, tmp_path, action
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_disk_that_is_full_during_a_save(shards, straight, tmp_path, rank):
     run = tmp_path / "run"
-    code, output = launch(
+    codes, output = start_ranks(
         2, "tests/planted.py", "save", 16, rank, "fill", "--", *flags(shards, run)
     )
-    assert code == 2, output
+    assert codes == [2, 2], output
     assert output.count("error: ") == 1, output
     assert "this checkpoint could not be written" in output
     assert "free some space" in output
     assert "Traceback" not in output
     # The one before is whole, of this one nothing is left.
     assert [path.name for path in (run / "checkpoints").glob("step_*")] == ["step_00000008"]
-    output = deepspeed(2, "trainer/pretrain.py", *flags(shards, run))
+    output = ranks(2, "trainer/pretrain.py", *flags(shards, run))
     assert "going on from step_00000008" in output
     assert losses(run) == losses(straight)
 
@@ -219,22 +236,28 @@ def test_which_checkpoints_are_kept(last, every, gone):
 
 @slow
 def test_damaged_checkpoints_are_passed_over(shards, straight, tmp_path):
-    """The newest has a byte changed, the next is renamed, another was not finished."""
+    """The newest has a byte changed; of those before, one lacks a file, one is renamed, and one was
+    not finished."""
     run = tmp_path / "run"
-    deepspeed(2, "trainer/pretrain.py", *flags(shards, run, save_every=6, keep_every=6))
+    ranks(2, "trainer/pretrain.py", *flags(shards, run, save_every=4, keep_every=4))
     folder = run / "checkpoints"
-    assert {path.name[-2:] for path in folder.glob("step_*")} == {"06", "12", "18", "24"}
+    assert [path.name[-2:] for path in sorted(folder.glob("step_*"))] == [
+        "04", "08", "12", "16", "20", "24"
+    ]  # fmt: skip
     file = next((folder / "step_00000024").glob("*model_states.pt"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    (folder / "step_00000018").rename(folder / "step_00000020")
+    missing = next((folder / "step_00000020").glob("*optim_states.pt"))
+    missing.unlink()
+    (folder / "step_00000016").rename(folder / "step_00000018")
     (folder / "step_00000012/COMPLETE.json").unlink()
-    output = deepspeed(2, "trainer/pretrain.py", *flags(shards, run))
+    output = ranks(2, "trainer/pretrain.py", *flags(shards, run))
     assert f"{file.name} is not what was written" in output
-    assert "it holds step 18: renamed by hand?" in output
+    assert f"{missing.name} is missing" in output
+    assert "it holds step 16: renamed by hand?" in output
     assert "no COMPLETE.json: its save was interrupted" in output
-    assert "going on from step_00000006" in output
+    assert "going on from step_00000008" in output
     assert losses(run) == losses(straight)
 
 
@@ -264,17 +287,21 @@ def test_two_runs_do_not_write_one_folder(tmp_path):
 
 @slow
 @pytest.mark.parametrize(
-    ("action", "rank", "says"),
+    ("where", "step", "action", "rank", "says"),
     [
-        ("hang", 1, ["rank 1 on ", "at the forward pass, step 3; its stack:", "time.sleep"]),
-        ("stop", 1, ["rank 1 on ", "it does not answer", "(state: t (stopped))"]),
-        ("stop", 0, ["rank 0 at 127.0.0.1 does not answer"]),
+        ("forward", 3, "hang", 1,
+         ["rank 1 on ", "at the forward pass, step 3; its stack:", "time.sleep"]),
+        ("validation", 0, "hang", 1,
+         ["rank 1 on ", "at validation, step 0; its stack:", "time.sleep"]),
+        ("forward", 3, "stop", 1, ["rank 1 on ", "it does not answer", "(state: t (stopped))"]),
+        ("forward", 3, "stop", 0, ["rank 0 at 127.0.0.1 does not answer"]),
     ],
-)
-def test_a_rank_that_hangs_is_named(shards, tmp_path, action, rank, says):
+)  # fmt: skip
+def test_a_rank_that_hangs_is_named(shards, straight, tmp_path, where, step, action, rank, says):
+    """`straight`: DeepSpeed's extension is built, which takes longer than this timeout."""
     code, output = launch(
-        2, "tests/planted.py", "forward", 3, rank, action, "--",
-        *flags(shards, tmp_path / "run", timeout_s=6),
+        2, "tests/planted.py", where, step, rank, action, "--",
+        *flags(shards, tmp_path / "run", timeout_s=6, eval_every=8, eval_windows=8),
     )  # fmt: skip
     assert code not in (0, 2), output
     assert output.count("error: no progress for 6 s") == 1, output

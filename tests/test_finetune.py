@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from commands import TINY, deepspeed, metrics, python
+from commands import TINY, deepspeed, metrics, python, ranks
 from tiny import tiny_shards
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ QUIET = ["--log_every", "1", "--workers", "0", "--figure_every", "0", "--report_
 def pretrained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     shards = tiny_shards(folder / "shards")
-    deepspeed(
+    ranks(
         2, "trainer/pretrain.py", *TINY, "--shards", shards, "--run", folder / "pretrain",
         "--steps", 3, "--global_batch", 8, "--eval_every", 0,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_finetuning_from_a_run(pretrained, vc, tmp_path):
     assert {"adaptation.json", "adaptation.md", "adaptation.png"} <= names
 
     # The same command again: nothing to train, the report once more.
-    again = deepspeed(
+    again = ranks(
         2, FINETUNE, "--shards", vc, "--init", pretrained / "pretrain", "--run", run,
         "--epochs", 1, "--global_batch", 8, *QUIET,
     )  # fmt: skip
@@ -58,7 +58,7 @@ def test_finetuning_from_a_run(pretrained, vc, tmp_path):
 def test_finetuning_from_converted_weights(pretrained, vc, tmp_path):
     weights = tmp_path / "encoder.safetensors"
     python("trainer/convert.py", pretrained / "pretrain", "--out", weights)
-    output = deepspeed(
+    output = ranks(
         1, FINETUNE, "--shards", vc, "--init", weights, "--run", tmp_path / "vc",
         "--steps", 2, "--global_batch", 8, *QUIET,
     )  # fmt: skip
@@ -74,7 +74,7 @@ def test_finetuning_from_converted_weights(pretrained, vc, tmp_path):
     ],
 )
 def test_wrong_settings(pretrained, vc, tmp_path, change, says):
-    output = deepspeed(
+    output = ranks(
         1, FINETUNE, "--shards", vc, "--init", pretrained / "pretrain",
         "--run", tmp_path / "vc", *QUIET, *change, fails=True,
     )  # fmt: skip
@@ -108,7 +108,7 @@ def test_a_report_on_people_that_were_trained_on_says_so(pretrained, tmp_path):
     for recording in manifest["recordings"]:
         recording["subject"] = "1"
     path.write_text(json.dumps(manifest))
-    output = deepspeed(
+    output = ranks(
         1, FINETUNE, "--shards", shards, "--init", pretrained / "pretrain",
         "--run", tmp_path / "vc", "--steps", 1, "--global_batch", 8, *QUIET,
     )  # fmt: skip

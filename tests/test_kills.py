@@ -4,7 +4,7 @@ for loss, the run that was never disturbed."""
 from __future__ import annotations
 
 import pytest
-from commands import TINY, deepspeed, launch, losses
+from commands import TINY, deepspeed, launch, losses, ranks
 from tiny import tiny_shards
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert (code == 0) == (action == "kill_launcher"), output
     assert not (run / "ENDED").exists()
     assert "done: " not in output
-    output = deepspeed(2, "trainer/pretrain.py", *flags(shards, run))
+    output = ranks(2, "trainer/pretrain.py", *flags(shards, run))
     assert goes_on in output
     assert losses(run) == losses(straight)
     assert (run / "ENDED").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT, TINY, deepspeed, environment, losses, random_port
+from commands import ROOT, TINY, environment, losses, random_port, ranks
 from tiny import tiny_shards
 
 pytestmark = pytest.mark.slow
@@ -34,21 +34,21 @@ def words(shards: Path, run: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def straight(shards, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "straight"
-    deepspeed(2, *words(shards, run))
+    ranks(2, *words(shards, run))
     return run
 
 
-def ask_by_file(run: Path, launcher: psutil.Process, ranks: list[psutil.Process]) -> str:
+def ask_by_file(run: Path, launcher: psutil.Process, children: list[psutil.Process]) -> str:
     (run / "STOP").touch()
     return str(run / "STOP")
 
 
-def usr1_to_one_rank(run: Path, launcher: psutil.Process, ranks: list[psutil.Process]) -> str:
-    ranks[1].send_signal(signal.SIGUSR1)
+def usr1_to_one_rank(run: Path, launcher: psutil.Process, children: list[psutil.Process]) -> str:
+    children[1].send_signal(signal.SIGUSR1)
     return "SIGUSR1"
 
 
-def term_to_launcher(run: Path, launcher: psutil.Process, ranks: list[psutil.Process]) -> str:
+def term_to_launcher(run: Path, launcher: psutil.Process, children: list[psutil.Process]) -> str:
     """DeepSpeed's per-node launcher signals the ranks' loader processes with them."""
     launcher.send_signal(signal.SIGTERM)
     return "SIGTERM"
@@ -66,8 +66,8 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(shards, straight, tmp_path
             assert process.poll() is None, (tmp_path / "output").read_text()
             time.sleep(0.05)
         launcher = psutil.Process(process.pid).children()[0]
-        ranks = sorted(launcher.children(), key=lambda child: child.pid)
-        by = ask(run, launcher, ranks)
+        children = sorted(launcher.children(), key=lambda child: child.pid)
+        by = ask(run, launcher, children)
         code = process.wait()
     text = (tmp_path / "output").read_text()
     assert f"asked by {by}" in text
@@ -77,7 +77,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(shards, straight, tmp_path
     stopped = losses(run)
     assert 3 <= len(stopped) < STEPS
     assert not (run / "STOP").exists()
-    output = deepspeed(2, *words(shards, run))
+    output = ranks(2, *words(shards, run))
     assert f"going on from step_{len(stopped):08d}" in output
     assert losses(run) == losses(straight)
 
@@ -86,5 +86,5 @@ def test_a_stale_request_is_not_obeyed(shards, straight, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "STOP").touch()
-    deepspeed(2, *words(shards, run))
+    ranks(2, *words(shards, run))
     assert losses(run) == losses(straight)

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from commands import TINY, deepspeed, losses, metrics, python, random_port
+from commands import TINY, deepspeed, losses, metrics, python, random_port, ranks
 from tiny import tiny_shards
 
 from data.errors import InputError
@@ -70,10 +70,10 @@ def test_resume_repeats_the_straight_run(shards, straight, tmp_path, stage):
     config = ["--deepspeed_config", f"ds_configs/zero{stage}.json"]
     if stage != 2:
         straight = tmp_path / "straight"
-        deepspeed(2, PRETRAIN, *flags(shards, straight), *config)
+        ranks(2, PRETRAIN, *flags(shards, straight), *config)
     run = tmp_path / "resumed"
-    deepspeed(2, PRETRAIN, *flags(shards, run, stop_at=3), *config)
-    output = deepspeed(2, PRETRAIN, *flags(shards, run, workers=0), *config)
+    ranks(2, PRETRAIN, *flags(shards, run, stop_at=3), *config)
+    output = ranks(2, PRETRAIN, *flags(shards, run, workers=0), *config)
     assert "going on from step_00000003" in output
     assert losses(run) == losses(straight)
     python("trainer/convert.py", run, "--out", tmp_path / "encoder.safetensors")
@@ -125,7 +125,7 @@ def test_an_interrupted_save_is_passed_over(shards, straight, tmp_path):
     last = run / "checkpoints/step_00000006"
     file = next(last.glob("*optim_states.pt"))
     file.write_bytes(file.read_bytes()[:-1])
-    output = deepspeed(2, PRETRAIN, *flags(shards, run))
+    output = ranks(2, PRETRAIN, *flags(shards, run))
     assert "passed over" in output
     assert "going on from step_00000003" in output
     assert losses(run) == losses(straight)
@@ -174,9 +174,9 @@ def test_starting_from_converted_weights(shards, straight, tmp_path):
     weights = tmp_path / "encoder.safetensors"
     python("trainer/convert.py", straight, "--out", weights)
     run = tmp_path / "run"
-    deepspeed(2, PRETRAIN, *flags(shards, run, init=weights, steps=1))
-    other = deepspeed(1, PRETRAIN, *flags(shards, tmp_path / "b", init=weights),
-                      "--model", "width=64", fails=True)  # fmt: skip
+    ranks(2, PRETRAIN, *flags(shards, run, init=weights, steps=1))
+    words = [PRETRAIN, *flags(shards, tmp_path / "b", init=weights), "--model", "width=64"]
+    other = ranks(1, *words, fails=True)
     assert "does not fit this model" in other
 
 
@@ -187,10 +187,10 @@ def test_streamed_shards_resume_too(shards, tmp_path):
     shutil.copy(shards / "manifest.json", folder)
     stream = ["--shard_url", f"pipe:cat {shards}/{{file}}", "--workers", "0"]
     straight, run = tmp_path / "straight", tmp_path / "resumed"
-    output = deepspeed(2, PRETRAIN, *flags(folder, straight), *stream)
+    output = ranks(2, PRETRAIN, *flags(folder, straight), *stream)
     assert "no validation" in output
-    deepspeed(2, PRETRAIN, *flags(folder, run, stop_at=3), *stream)
-    deepspeed(2, PRETRAIN, *flags(folder, run), *stream)
+    ranks(2, PRETRAIN, *flags(folder, run, stop_at=3), *stream)
+    ranks(2, PRETRAIN, *flags(folder, run), *stream)
     assert losses(run) == losses(straight)
 
 
@@ -209,7 +209,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_settings_stop_all_ranks_with_one_message(shards, tmp_path, name):
     more, says = WRONG[name]
-    output = deepspeed(2, PRETRAIN, *flags(shards, tmp_path / "run"), *more, fails=True)
+    output = ranks(2, PRETRAIN, *flags(shards, tmp_path / "run"), *more, fails=True)
     assert output.count("error: ") == 1, output
     assert says in output
     assert "  -> " in output
@@ -224,7 +224,7 @@ def test_a_damaged_shard_stops_all_ranks(shards, tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    output = deepspeed(2, PRETRAIN, *flags(broken, tmp_path / "run"), fails=True)
+    output = ranks(2, PRETRAIN, *flags(broken, tmp_path / "run"), fails=True)
     assert output.count("error: ") == 1
     assert path.name in output
     assert "SHA-256" in output
@@ -233,12 +233,8 @@ def test_a_damaged_shard_stops_all_ranks(shards, tmp_path):
 
 def test_reserved_people_are_refused(shards, tmp_path):
     (tmp_path / "reserved.yaml").write_text("reserve: [B]\n")
-    output = deepspeed(
-        2,
-        PRETRAIN,
-        *flags(shards, tmp_path / "run", reserve=tmp_path / "reserved.yaml"),
-        fails=True,
-    )
+    reserved = flags(shards, tmp_path / "run", reserve=tmp_path / "reserved.yaml")
+    output = ranks(2, PRETRAIN, *reserved, fails=True)
     assert output.count("error: ") == 1
     assert "reserved" in output
 
@@ -246,11 +242,11 @@ def test_reserved_people_are_refused(shards, tmp_path):
 def test_a_changed_setting_is_refused_on_resume(shards, straight, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(straight, run)
-    output = deepspeed(2, PRETRAIN, *flags(shards, run, seed=1, steps=8), fails=True)
+    output = ranks(2, PRETRAIN, *flags(shards, run, seed=1, steps=8), fails=True)
     assert "another seed: 0 -> 1" in output
-    output = deepspeed(2, PRETRAIN, *flags(shards, run), "--resume", "never", fails=True)
+    output = ranks(2, PRETRAIN, *flags(shards, run), "--resume", "never", fails=True)
     assert "there is a run already" in output
-    output = deepspeed(1, PRETRAIN, *flags(shards, run, steps=8), fails=True)
+    output = ranks(1, PRETRAIN, *flags(shards, run, steps=8), fails=True)
     assert "was written by 2 ranks" in output
 
 

@@ -1,7 +1,7 @@
 """Adapt a pretrained model to the VC recordings' amplitude and spectrum, and report the adaptation.
 
-    deepspeed --num_gpus 1 trainer/finetune_vc.py --shards shards/vc --init runs/pretrain --run
-    runs/vc
+    deepspeed --num_gpus 1 trainer/finetune_vc.py --shards shards/vc \\
+        --init runs/pretrain --run runs/vc
 
 The same masked objective as in pretraining, for a few epochs, with a small learning rate that falls
 from the last encoder block to the first. No labels are used: in these recordings class and

@@ -37,20 +37,24 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     weights. Returns "" when it got there, else what asked it to stop before (trainer/stopping.py);
     it has then saved."""
     config = plan.config
+    watch = Watch(ranks, config.timeout_s)
 
     # ---- engine -------------------------------------------------------------------------------
     model.recompute_activations(config.recompute)
     optimizer = make_optimizer(model, config, plan.model.depth)
     settings = checkpoint.engine_settings(plan.deepspeed, resume_from, ranks)
+    watch.at(0, "building the engine")
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     if config.compile:
         engine.compile()
     state = {"step": 0, "applied": 0, "skipped": 0}
     if resume_from is not None:
+        watch.at(0, "loading the checkpoint")
         state = checkpoint.load(engine, plan.run, *resume_from, ranks)
     step, applied, skipped = state["step"], state["applied"], state["skipped"]
 
     # ---- data ---------------------------------------------------------------------------------
+    watch.at(step, "opening the data")
     stopping = StopRequests(plan.run, ranks)
     feed = Feed(plan, ranks, step)
     validation = None
@@ -71,6 +75,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
             f"{kernel_name(ranks.device, dtype)}, measured peak {peak / 1e12:.3g} TFLOP/s a rank"
         )
     if validation and step == 0:
+        watch.at(0, "validation")
         _validate(engine, validation, config.seed, log, bar, 0, ranks)
     say = bar.write if ranks.first else _silent
     skips = Skips(config.max_skips, log, say)
@@ -78,7 +83,6 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     timed_from, timed_steps = time.perf_counter(), 0
 
     # ---- steps --------------------------------------------------------------------------------
-    watch = Watch(ranks, config.timeout_s)
     engine.train()
     _, trouble = stopping.agree(feed.trouble)
     if trouble == BROKEN:
