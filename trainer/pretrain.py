@@ -1,7 +1,8 @@
 """Pretrain the masked variational autoencoder on packed EEG shards.
 
     deepspeed --num_gpus 1 trainer/pretrain.py --preset tiny --shards shards/simulated
-    deepspeed --hostfile hostfiles/cc_2x4 trainer/pretrain.py --deepspeed_config ds_configs/zero2.json
+    deepspeed --hostfile hostfiles/cc_2x4 trainer/pretrain.py \\
+        --deepspeed_config ds_configs/zero2.json
 
 Start the same command again to go on where it stopped. `--num_gpus` counts ranks on a CPU too.
 Every flag can be given in the environment instead: EEG_PRESET=tiny is --preset tiny.
