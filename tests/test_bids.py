@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,32 +11,16 @@ import mne
 import numpy as np
 import pytest
 from files import write_brainvision, write_edf
+from loading import items_of, loaded
 
 from data.errors import InputError
-from data.preprocess import make_windows, spans_of
+from data.preprocess import spans_of
 from data.profiles import get_profile
-from data.sources import list_items, parse_spec
 from data.sources.from_bids import read_bids
 from data.sources.numpy_files import read_dictionary
 
-DEFAULT = get_profile("default")
 BRAIN2IMAGE = get_profile("brain2image")
 NAMES = ["Fp1", "Fp2", "C3", "C4", "O1", "O2", "VEOG", "T8"]
-
-
-def items_of(spec: str, profile=DEFAULT):
-    return list_items(parse_spec(spec), profile)
-
-
-def loaded(spec: str, profile=DEFAULT):
-    pairs = []
-    for item in items_of(spec, profile):
-        item = pickle.loads(pickle.dumps(item))
-        json.dumps(item.signature)
-        for recording in item.load():
-            assert (recording.dataset, recording.subject) == (item.dataset, item.subject)
-            pairs.append((recording, make_windows(recording, profile)))
-    return pairs
 
 
 # ---- EEG recorded along with MEG ----

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 import shutil
 import struct
 
@@ -12,35 +10,15 @@ import mne
 import numpy as np
 import pytest
 import torch
+from loading import DEFAULT, items_of, loaded
 
 from data.errors import InputError
-from data.preprocess import make_windows
 from data.profiles import get_profile
-from data.sources import KINDS, help_text, list_items, parse_spec
+from data.sources import KINDS, help_text, parse_spec
 from data.sources.from_raw import read_raw
 from data.sources.selection import describe_subjects, select_subjects
 
-DEFAULT = get_profile("default")
 BRAIN2IMAGE = get_profile("brain2image")
-
-
-def items_of(spec: str, profile=DEFAULT):
-    return list_items(parse_spec(spec), profile)
-
-
-def loaded(spec: str, profile=DEFAULT):
-    """(recording, windows) of every recording of a source; the items must survive a worker."""
-    pairs = []
-    for item in items_of(spec, profile):
-        item = pickle.loads(pickle.dumps(item))
-        json.dumps(item.signature)
-        for recording in item.load():
-            assert (recording.dataset, recording.subject) == (item.dataset, item.subject)
-            windows = make_windows(recording, profile)
-            json.dumps(windows.info, allow_nan=False)
-            assert all(len(json.dumps(meta)) < 400 for meta in windows.meta)
-            pairs.append((recording, windows))
-    return pairs
 
 
 # ---- specs ----

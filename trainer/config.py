@@ -134,20 +134,25 @@ class RunConfig:
             raise InputError(f"--model: {error}", "see model/config.py for the fields") from None
 
     def model_changes(self) -> dict:
-        """The `--model KEY=VALUE` flags; values are JSON, or text where they are not."""
-        changes = {}
-        for text in self.model:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise InputError(f"--model {text}", "write key=value, e.g. --model mask_ratio=0.6")
-            try:
-                changes[name] = json.loads(value)
-            except json.JSONDecodeError:
-                changes[name] = value
-        return changes
+        """The `--model KEY=VALUE` flags."""
+        return model_changes(self.model)
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+
+def model_changes(texts: tuple[str, ...]) -> dict:
+    """`--model KEY=VALUE` flags as a dict; values are JSON, or text where they are not."""
+    changes = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--model {text}", "write key=value, e.g. --model mask_ratio=0.6")
+        try:
+            changes[name] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[name] = value
+    return changes
 
 
 def add_flags(

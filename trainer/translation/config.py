@@ -3,12 +3,11 @@ before a process group or a GPU is touched."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 
 from data.errors import InputError
 from model.brainformer import BrainformerConfig
-from trainer.config import option
+from trainer.config import model_changes, option
 
 OWN_MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "skip_lags", "n_eeg", "n_meg", "skip_rank")
 
@@ -139,17 +138,8 @@ class TranslationConfig:
             ) from None
 
     def model_changes(self) -> dict:
-        """The `--model KEY=VALUE` flags; values are JSON, or text where they are not."""
-        changes = {}
-        for text in self.model:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise InputError(f"--model {text}", "write key=value, e.g. --model dropout=0")
-            try:
-                changes[name] = json.loads(value)
-            except json.JSONDecodeError:
-                changes[name] = value
-        return changes
+        """The `--model KEY=VALUE` flags."""
+        return model_changes(self.model)
 
     def as_dict(self) -> dict:
         return asdict(self)
