@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -196,23 +197,25 @@ def test_parts_of_one_recording_share_no_sample(pairs):
 
 
 def test_mistakes_are_told_plainly(pairs, one_rank, tmp_path):
-    def fails(*words) -> str:
-        output = python(*words, fails=True)
-        assert "Traceback" not in output
-        return output
-
     run = ["trainer/eeg2meg.py", *TINY, "--data", pairs, "--run", tmp_path / "no"]
-    assert "no subject '9'" in fails(*run, "--split", "loso:9")
-    assert "one run only" in fails(*run, "--split", "loro:01")
-    assert "--sequence_length 500: the windows hold 64" in fails(*run, "--sequence_length", 500)
-    assert "no such file" in fails(*run, "--deepspeed", "none.json")
     scores = ["trainer/eval_eeg2meg.py", "--data", pairs, "--out", tmp_path / "r", "--model"]
-    assert "no model.safetensors" in fails(*scores, tmp_path)
     broken = tmp_path / "broken"
     shutil.copytree(one_rank / "best", broken)
     (broken / "model.safetensors").write_bytes(b"12345678")
-    assert f"--model {broken}" in fails(*scores, broken)
-    assert "--forward" in fails(*scores, one_rank, "--forward", "003=nothing.fif")
+    mistakes = {
+        "no subject '9'": [*run, "--split", "loso:9"],
+        "one run only": [*run, "--split", "loro:01"],
+        "--sequence_length 500: the windows hold 64": [*run, "--sequence_length", 500],
+        "no such file": [*run, "--deepspeed", "none.json"],
+        "no model.safetensors": [*scores, tmp_path],
+        f"--model {broken}": [*scores, broken],
+        "--forward": [*scores, one_rank, "--forward", "003=nothing.fif"],
+    }
+    with ThreadPoolExecutor(2) as pool:
+        outputs = list(pool.map(lambda words: python(*words, fails=True), mistakes.values()))
+    for says, output in zip(mistakes, outputs, strict=True):
+        assert says in output
+        assert "Traceback" not in output
 
 
 def test_eeg_without_meg_is_refused(tmp_path):

@@ -20,7 +20,7 @@ def shards(tmp_path_factory):
 def flags(shards, run, **changes) -> list:
     settings = {
         "shards": shards, "run": run, "steps": 9, "run_length": 4, "eval_every": 0,
-        "save_every": 3, **changes,
+        "save_every": 3, "workers": 0, **changes,
     }  # fmt: skip
     return [*TINY, *(word for key, value in settings.items() for word in (f"--{key}", value))]
 

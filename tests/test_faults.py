@@ -181,7 +181,7 @@ def test_a_shard_that_changes_stops_all_ranks(shards, straight, tmp_path, action
     shutil.copy(shards / victim.name, victim)
     stopped = len(losses(run))
     assert 3 <= stopped < STEPS
-    output = ranks(2, "trainer/pretrain.py", *flags(folder, run))
+    output = ranks(2, "trainer/pretrain.py", *flags(folder, run, workers=0))
     assert f"going on from step_{stopped:08d}" in output
     assert losses(run) == losses(straight)
 
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_during_a_save(shards, straight, tmp_path, rank):
     assert "Traceback" not in output
     # The one before is whole, of this one nothing is left.
     assert [path.name for path in (run / "checkpoints").glob("step_*")] == ["step_00000008"]
-    output = ranks(2, "trainer/pretrain.py", *flags(shards, run))
+    output = ranks(2, "trainer/pretrain.py", *flags(shards, run, workers=0))
     assert "going on from step_00000008" in output
     assert losses(run) == losses(straight)
 
@@ -239,7 +239,7 @@ def test_damaged_checkpoints_are_passed_over(shards, straight, tmp_path):
     """The newest has a byte changed; of those before, one lacks a file, one is renamed, and one was
     not finished."""
     run = tmp_path / "run"
-    ranks(2, "trainer/pretrain.py", *flags(shards, run, save_every=4, keep_every=4))
+    ranks(2, "trainer/pretrain.py", *flags(shards, run, save_every=4, keep_every=4, workers=0))
     folder = run / "checkpoints"
     assert [path.name[-2:] for path in sorted(folder.glob("step_*"))] == [
         "04", "08", "12", "16", "20", "24"
@@ -252,7 +252,7 @@ def test_damaged_checkpoints_are_passed_over(shards, straight, tmp_path):
     missing.unlink()
     (folder / "step_00000016").rename(folder / "step_00000018")
     (folder / "step_00000012/COMPLETE.json").unlink()
-    output = ranks(2, "trainer/pretrain.py", *flags(shards, run))
+    output = ranks(2, "trainer/pretrain.py", *flags(shards, run, workers=0))
     assert f"{file.name} is not what was written" in output
     assert f"{missing.name} is missing" in output
     assert "it holds step 16: renamed by hand?" in output

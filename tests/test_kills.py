@@ -16,10 +16,10 @@ def shards(tmp_path_factory):
     return tiny_shards(tmp_path_factory.mktemp("data") / "shards")
 
 
-def flags(shards, run) -> list:
+def flags(shards, run, **changes) -> list:
     settings = {
         "shards": shards, "run": run, "steps": STEPS, "global_batch": 8, "run_length": 4,
-        "eval_every": 8, "eval_windows": 8, "save_every": 8,
+        "eval_every": 8, "eval_windows": 8, "save_every": 8, **changes,
     }  # fmt: skip
     return [*TINY, *(word for key, value in settings.items() for word in (f"--{key}", value))]
 
@@ -56,7 +56,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert (code == 0) == (action == "kill_launcher"), output
     assert not (run / "ENDED").exists()
     assert "done: " not in output
-    output = ranks(2, "trainer/pretrain.py", *flags(shards, run))
+    output = ranks(2, "trainer/pretrain.py", *flags(shards, run, workers=0))
     assert goes_on in output
     assert losses(run) == losses(straight)
     assert (run / "ENDED").exists()

@@ -70,7 +70,7 @@ def test_resume_repeats_the_straight_run(shards, straight, tmp_path, stage):
     config = ["--deepspeed_config", f"ds_configs/zero{stage}.json"]
     if stage != 2:
         straight = tmp_path / "straight"
-        ranks(2, PRETRAIN, *flags(shards, straight), *config)
+        ranks(2, PRETRAIN, *flags(shards, straight, workers=0), *config)
     run = tmp_path / "resumed"
     ranks(2, PRETRAIN, *flags(shards, run, stop_at=3), *config)
     output = ranks(2, PRETRAIN, *flags(shards, run, workers=0), *config)
@@ -81,7 +81,7 @@ def test_resume_repeats_the_straight_run(shards, straight, tmp_path, stage):
 
 def test_one_rank_equals_two(shards, straight, tmp_path):
     run = tmp_path / "one"
-    deepspeed(1, PRETRAIN, *flags(shards, run, micro_batch=4))
+    ranks(1, PRETRAIN, *flags(shards, run, micro_batch=4))
     one, two = ([line["loss"] for line in metrics(folder)] for folder in (run, straight))
     assert one == pytest.approx(two, rel=2e-3)  # bf16 sums in another order
 
@@ -125,7 +125,7 @@ def test_an_interrupted_save_is_passed_over(shards, straight, tmp_path):
     last = run / "checkpoints/step_00000006"
     file = next(last.glob("*optim_states.pt"))
     file.write_bytes(file.read_bytes()[:-1])
-    output = ranks(2, PRETRAIN, *flags(shards, run))
+    output = ranks(2, PRETRAIN, *flags(shards, run, workers=0))
     assert "passed over" in output
     assert "going on from step_00000003" in output
     assert losses(run) == losses(straight)
@@ -174,7 +174,7 @@ def test_starting_from_converted_weights(shards, straight, tmp_path):
     weights = tmp_path / "encoder.safetensors"
     python("trainer/convert.py", straight, "--out", weights)
     run = tmp_path / "run"
-    ranks(2, PRETRAIN, *flags(shards, run, init=weights, steps=1))
+    ranks(2, PRETRAIN, *flags(shards, run, init=weights, steps=1, workers=0))
     words = [PRETRAIN, *flags(shards, tmp_path / "b", init=weights), "--model", "width=64"]
     other = ranks(1, *words, fails=True)
     assert "does not fit this model" in other
