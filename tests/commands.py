@@ -7,8 +7,8 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,21 +59,29 @@ def ranks(count: int, *words: object, fails: bool = False) -> str:
     return output
 
 
-def start_ranks(count: int, *words: object, patience_s: float = 120.0) -> tuple[list[int], str]:
-    """(exit code of each rank, their output together); ranks left behind by others are killed."""
+def start_ranks(
+    count: int, *words: object, log: Path | None = None, patience_s: float = 120.0
+) -> tuple[list[int], str]:
+    """(exit code of each rank, their output together); ranks left behind by others are killed.
+    `log`: a file that takes the output, as a scheduler's would; else a pipe, which is never full.
+    """
     common = {
         **environment(), "WORLD_SIZE": str(count), "LOCAL_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(random_port()),
     }  # fmt: skip
     command = [sys.executable, *map(str, words)]
-    with tempfile.TemporaryFile("w+") as output:
-        started = [
-            subprocess.Popen(
-                command, cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=output, stderr=output,
-            )
-            for rank in range(count)
-        ]  # fmt: skip
+    read_end, write_end = os.pipe()
+    with open(read_end) as reader, ThreadPoolExecutor(1) as pool:
+        text = pool.submit(reader.read)
+        with open(write_end, "wb") as pipe, open(log or os.devnull, "wb") as file:
+            output = file if log else pipe
+            started = [
+                subprocess.Popen(
+                    command, cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    stdout=output, stderr=output,
+                )
+                for rank in range(count)
+            ]  # fmt: skip
         first_end = None
         while any(process.poll() is None for process in started):
             time.sleep(0.02)
@@ -82,8 +90,7 @@ def start_ranks(count: int, *words: object, patience_s: float = 120.0) -> tuple[
             if first_end is not None and time.monotonic() - first_end > patience_s:
                 for process in started:
                     process.kill()
-        output.seek(0)
-        return [process.wait() for process in started], output.read()
+        return [process.wait() for process in started], text.result()
 
 
 def launch(ranks: int, *words: object) -> tuple[int, str]:

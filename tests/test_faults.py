@@ -209,6 +209,16 @@ def test_a_disk_that_is_full_during_a_save(shards, straight, tmp_path, rank):
 
 
 @slow
+def test_a_full_disk_that_takes_the_log_too(shards, tmp_path):
+    """Nothing can be said then; but the ranks must end, not wait for their loader processes."""
+    settings = flags(shards, tmp_path / "run")
+    codes, _ = start_ranks(
+        2, "tests/planted.py", "save", 16, 0, "fill", "--", *settings, log=tmp_path / "log"
+    )
+    assert codes == [2, 2]
+
+
+@slow
 def test_a_run_folder_that_cannot_be_written(shards):
     output = python("trainer/pretrain.py", *flags(shards, "/proc/run"), fails=True)
     assert output.count("error: ") == 1, output

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -138,9 +138,10 @@ def run_ranks(main: Callable[[], None]) -> None:
     """`run_command` for a command that several ranks run: one message, exit code 2 everywhere.
 
     Exits without tearing the process group down after a failure: a peer that is still in a
-    collective would be waited for.
+    collective would be waited for. Nor is it left to the interpreter's exit, which would wait for
+    loader workers; so nothing here may raise, not even where the log's disk is full.
     """
-    code = 0
+    code, text = 0, ""
     try:
         main()
     except InputError as error:
@@ -150,15 +151,16 @@ def run_ranks(main: Callable[[], None]) -> None:
         # Before the group exists every rank finds the same mistake: one of each node reports it.
         report = not isinstance(error, SharedError) if grouped else local_first
         if report or (grouped and isinstance(error, SharedError) and dist.get_rank() == 0):
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            text = f"error: {error}"
     except KeyboardInterrupt:
         code = 130
     except Exception:
-        # Not left to the interpreter's exit, which would wait for loader workers.
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+        code, text = 1, traceback.format_exc().rstrip()
+    with suppress(OSError):
+        if text:
+            print(text, file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
     if code:
         os._exit(code)
     if dist.is_available() and dist.is_initialized():
