@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +20,11 @@ TINY = [
     "--model", "decoder_width=16", "--model", "decoder_heads=2", "--model", "decoder_depth=1",
     "--model", "latent_dim=8", "--log_every", "1", "--workers", "1", "--figure_every", "0",
 ]  # fmt: skip
+
+PATIENCE_S = 120.0
+"""How long ranks may take to end after the first one has."""
+_SERVER: list[subprocess.Popen] = []
+_LOCK = threading.Lock()
 
 
 def environment() -> dict[str, str]:
@@ -40,10 +48,6 @@ def run(*words: object, fails: bool = False) -> str:
     return output
 
 
-def python(*words: object, fails: bool = False) -> str:
-    return run(sys.executable, *words, fails=fails)
-
-
 def deepspeed(ranks: int, *words: object, fails: bool = False) -> str:
     """`deepspeed --num_gpus RANKS ...` (ranks on the CPU), on a port of its own."""
     launcher = Path(sys.executable).with_name("deepspeed")
@@ -51,17 +55,22 @@ def deepspeed(ranks: int, *words: object, fails: bool = False) -> str:
     return run(launcher, *words, fails=fails)
 
 
+def python(*words: object, fails: bool = False) -> str:
+    """Output of `python ...`; its exit code must be 0, or for `fails` anything else."""
+    [code], output = start([environment()], words)
+    assert (code != 0) == fails, f"{code}\n{output}"
+    return output
+
+
 def ranks(count: int, *words: object, fails: bool = False) -> str:
-    """Output of `count` ranks of a command without DeepSpeed's launcher, which costs two more
-    imports of torch. Nothing ends a rank here when another fails: all must end, all alike."""
+    """Output of `count` ranks of a command without DeepSpeed's launcher, which takes 6 seconds
+    more. Nothing ends a rank here when another fails: all must end, all alike."""
     codes, output = start_ranks(count, *words)
     assert all((code != 0) == fails for code in codes), f"{codes}\n{output}"
     return output
 
 
-def start_ranks(
-    count: int, *words: object, log: Path | None = None, patience_s: float = 120.0
-) -> tuple[list[int], str]:
+def start_ranks(count: int, *words: object, log: Path | None = None) -> tuple[list[int], str]:
     """(exit code of each rank, their output together); ranks left behind by others are killed.
     `log`: a file that takes the output, as a scheduler's would; else a pipe, which is never full.
     """
@@ -69,28 +78,54 @@ def start_ranks(
         **environment(), "WORLD_SIZE": str(count), "LOCAL_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(random_port()),
     }  # fmt: skip
-    command = [sys.executable, *map(str, words)]
-    read_end, write_end = os.pipe()
-    with open(read_end) as reader, ThreadPoolExecutor(1) as pool:
-        text = pool.submit(reader.read)
-        with open(write_end, "wb") as pipe, open(log or os.devnull, "wb") as file:
-            output = file if log else pipe
-            started = [
-                subprocess.Popen(
-                    command, cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    stdout=output, stderr=output,
-                )
-                for rank in range(count)
-            ]  # fmt: skip
-        first_end = None
-        while any(process.poll() is None for process in started):
+    numbers = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return start([{**common, **number} for number in numbers], words, log)
+
+
+def start(
+    environments: list[dict[str, str]], words: tuple, log: Path | None = None
+) -> tuple[list[int], str]:
+    """Run one script in some environments at once; (exit codes, output of all together)."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
+        pipe = Path(folder) / "output"
+        os.mkfifo(pipe)
+        keeper = os.open(pipe, os.O_RDWR)  # so that neither end waits for the other to open
+        text = pool.submit(pipe.read_text)
+        words = tuple(map(str, words))
+        pids = [
+            _warm({"start": words, "environment": one, "log": str(log or pipe)})["pid"]
+            for one in environments
+        ]
+        codes: dict[int, int] = {}
+        patience_until = None
+        while len(codes) < len(pids):
             time.sleep(0.02)
-            if first_end is None and any(process.poll() is not None for process in started):
-                first_end = time.monotonic()
-            if first_end is not None and time.monotonic() - first_end > patience_s:
-                for process in started:
-                    process.kill()
-        return [process.wait() for process in started], text.result()
+            for pid in set(pids) - set(codes):
+                if (code := _warm({"poll": pid})["code"]) is not None:
+                    codes[pid] = code
+                    patience_until = patience_until or time.monotonic() + PATIENCE_S
+            if patience_until and time.monotonic() > patience_until:
+                for pid in set(pids) - set(codes):
+                    os.kill(pid, signal.SIGKILL)
+        os.close(keeper)
+        return [codes[pid] for pid in pids], text.result()
+
+
+def _warm(request: dict) -> dict:
+    """The answer of tests/warm.py, which is started at the first request."""
+    with _LOCK:
+        if not _SERVER:
+            command = [sys.executable, str(ROOT / "tests/warm.py")]
+            _SERVER.append(
+                subprocess.Popen(
+                    command, cwd=ROOT, env=environment(), text=True,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                )
+            )  # fmt: skip
+        server = _SERVER[0]
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        return json.loads(server.stdout.readline())
 
 
 def launch(ranks: int, *words: object) -> tuple[int, str]:

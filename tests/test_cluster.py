@@ -178,17 +178,17 @@ def test_the_batch_script_needs_no_ssh(cluster, checkout, one_node):
 
 @pytest.fixture(scope="module")
 def long_run(cluster, checkout):
-    """300 steps of 2 ranks, undisturbed."""
+    """150 steps of 2 ranks, undisturbed."""
     run = checkout / "runs/straight"
     launch(cluster, checkout, [DEEPSPEED, "--num_gpus", "2", "trainer/pretrain.py",
-                               "--run", run, "--steps", "300"])  # fmt: skip
+                               "--run", run, "--steps", "150"])  # fmt: skip
     return losses(run)
 
 
 @needs_slurm
 def test_the_time_limits_signal_saves_and_requeues(cluster, checkout, long_run):
     run = checkout / "runs/requeued"
-    job = submit(cluster, checkout, run, "--steps", "300", SLOTS="1", STAGE="0")
+    job = submit(cluster, checkout, run, "--steps", "150", SLOTS="1", STAGE="0")
     wait_for_steps(run, checkout / "requeued.out", 3)
     cluster.run(FIRST, ["scancel", "--batch", "--signal=USR1", job])
     output = wait_for_end(cluster, checkout, run, job)
@@ -201,7 +201,7 @@ def test_the_time_limits_signal_saves_and_requeues(cluster, checkout, long_run):
 @needs_slurm
 def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(cluster, checkout, long_run):
     run = checkout / "runs/killed"
-    job = submit(cluster, checkout, run, "--steps", "300", "--save_every", "20",
+    job = submit(cluster, checkout, run, "--steps", "150", "--save_every", "20",
                  SLOTS="1", STAGE="0")  # fmt: skip
     wait_for_steps(run, checkout / "killed.out", 30)
     # The rank of the second node, by its own process ids.
@@ -217,7 +217,7 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(cluster, checko
 def test_a_killed_launcher_is_not_taken_for_the_end(cluster, checkout, long_run):
     """DeepSpeed's own exit code is 0 then."""
     run = checkout / "runs/launcher"
-    job = submit(cluster, checkout, run, "--steps", "300", "--save_every", "20",
+    job = submit(cluster, checkout, run, "--steps", "150", "--save_every", "20",
                  SLOTS="1", STAGE="0")  # fmt: skip
     wait_for_steps(run, checkout / "launcher.out", 30)
     launchers = cluster.run(SECOND, ["pgrep", "-f", "deepspeed.launcher.launch"])
@@ -231,7 +231,7 @@ def test_a_killed_launcher_is_not_taken_for_the_end(cluster, checkout, long_run)
 @needs_slurm
 def test_a_cancelled_job_has_saved(cluster, checkout, long_run):
     run = checkout / "runs/cancelled"
-    flags = ("--steps", "300", "--save_every", "300")
+    flags = ("--steps", "150", "--save_every", "150")
     job = submit(cluster, checkout, run, *flags, SLOTS="1", STAGE="0")
     wait_for_steps(run, checkout / "cancelled.out", 3)
     cluster.run(FIRST, ["scancel", job])

@@ -14,7 +14,7 @@ from commands import ROOT, TINY, environment, losses, random_port, ranks
 from tiny import tiny_shards
 
 pytestmark = pytest.mark.slow
-STEPS = 400
+STEPS = 150
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def shards(tmp_path_factory):
 def words(shards: Path, run: Path) -> list[str]:
     settings = {
         "shards": shards, "run": run, "steps": STEPS, "global_batch": 8, "run_length": 4,
-        "eval_every": 0, "save_every": 150,
+        "eval_every": 0, "save_every": 60,
     }  # fmt: skip
     flags = (word for key, value in settings.items() for word in (f"--{key}", str(value)))
     return ["trainer/pretrain.py", *TINY, *flags]

@@ -145,8 +145,9 @@ def test_moments_with_lags_hold_those_without():
     samples, _ = linear_world()
     plain, part = group_moments(samples, 0), without_lags(group_moments(samples, 1), 1)
     for name, one in plain.items():
-        np.testing.assert_allclose(part[name].gram, one.gram)
-        np.testing.assert_allclose(part[name].cross, one.cross)
+        # float32 products of other shapes: their last digit depends on the processor.
+        for found, wanted in ((part[name].gram, one.gram), (part[name].cross, one.cross)):
+            np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7 * np.abs(wanted).max())
 
 
 def test_error_from_moments_is_the_error():
