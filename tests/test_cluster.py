@@ -377,19 +377,14 @@ def test_eeg_to_meg_on_two_nodes_takes_the_steps_of_one(cluster, checkout, two):
     pairs = checkout / "shards/pairs"
     source = "simulated-pairs:linear,subjects=3,runs=1,minutes=0.1,eeg=16"
     pack(["--source", source, "--window_s", "0.256", "--workers", "1", "--out", str(pairs)])
-    settings = {name: "" for name in SETTINGS if name == "EEG_MODEL"}
     flags = ["trainer/eeg2meg.py", "--data", pairs, "--d_model", 16, "--n_heads", 2,
              "--skip_rank", 16, "--sequence_length", 64, "--meg_sensors", 12, "--figure_every", 0,
-             "--eval_every", 2, "--eval_pieces", 4, "--model", "dropout=0"]  # fmt: skip
-    write_deepspeed_env(checkout, **settings)
-    try:
-        for run, hosts in (("one", ["--num_gpus", 2]), ("two", ["--hostfile", "two"])):
-            words = [DEEPSPEED, *hosts, "--master_port", random_port(), *flags,
-                     "--run", checkout / f"runs/meg_{run}"]  # fmt: skip
-            output = launch(cluster, checkout, list(map(str, words)), **settings)
-            assert "x 2 ranks" in output
-    finally:
-        write_deepspeed_env(checkout)
+             "--eval_every", 2, "--eval_pieces", 4, "--model", "dropout=0", "--steps", 4,
+             "--global_batch", 16, "--log_every", 1]  # fmt: skip
+    for run, hosts in (("one", ["--num_gpus", 2]), ("two", ["--hostfile", "two"])):
+        words = [DEEPSPEED, *hosts, "--master_port", random_port(), *flags,
+                 "--run", checkout / f"runs/meg_{run}"]  # fmt: skip
+        assert "x 2 ranks" in launch(cluster, checkout, list(map(str, words)))
     one, two_nodes = (
         [line["loss"] for line in metrics(checkout / f"runs/meg_{run}")] for run in ("one", "two")
     )

@@ -13,6 +13,7 @@ from model.config import preset
 from trainer.config import RunConfig, add_flags, read_deepspeed_config, resolve
 from trainer.optim import kl_weight, lr_factor, parameter_groups
 from trainer.runtime import hostfile_argument
+from trainer.translation.config import TranslationConfig
 
 
 def parse(*flags: str) -> RunConfig:
@@ -32,6 +33,15 @@ def test_flag_wins_over_environment_wins_over_default(monkeypatch):
     monkeypatch.setenv("EEG_STEPS", "many")
     with pytest.raises(InputError, match="EEG_STEPS=many"):
         parse()
+
+
+def test_the_other_system_has_an_environment_of_its_own(monkeypatch):
+    monkeypatch.setenv("EEG_STEPS", "12")
+    monkeypatch.setenv("EEG2MEG_LAGS", "3")
+    parser = argparse.ArgumentParser()
+    add_flags(parser, kind=TranslationConfig)
+    config = resolve(parser.parse_args([]), kind=TranslationConfig)
+    assert (config.steps, config.lags) == (200, 3)
 
 
 def test_model_changes():

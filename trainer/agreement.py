@@ -45,8 +45,11 @@ def description(config: RunConfig) -> dict:
     }
 
 
-def difference(first: dict, other: dict, first_host: str, host: str) -> InputError | None:
-    """How `other` (a description, of node `host`) differs from the first rank's, or None."""
+def difference(
+    first: dict, other: dict, first_host: str, host: str, environment: str = "EEG_"
+) -> InputError | None:
+    """How `other` (a description, of node `host`) differs from the first rank's, or None.
+    `environment`: what the settings' names begin with there."""
     names = {
         key: sorted(
             name
@@ -78,7 +81,7 @@ def difference(first: dict, other: dict, first_host: str, host: str) -> InputErr
         return InputError(
             f"{host} has other settings than {first_host}: {what}",
             "give them as flags; or, as ssh hands on few environment variables, write lines like "
-            f"EEG_{settings[0].upper()}=VALUE into .deepspeed_env, where `deepspeed` is started",
+            f"{environment}{settings[0].upper()}=VALUE into .deepspeed_env, where `deepspeed` is started",
         )
     return None
 
@@ -89,5 +92,6 @@ def check_agreement(config: RunConfig, ranks: Ranks) -> None:
     dist.all_gather_object(everyone, (socket.gethostname(), description(config)))
     first_host, first = everyone[0]
     for rank, (host, other) in enumerate(everyone):
-        if error := difference(first, other, first_host, f"{host} (rank {rank})"):
+        where = f"{host} (rank {rank})"
+        if error := difference(first, other, first_host, where, config.environment):
             raise SharedError(error.what, error.remedy)

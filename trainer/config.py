@@ -12,6 +12,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import ClassVar
 
 from data.errors import InputError, did_you_mean
 from model.config import PRESETS, ModelConfig, preset
@@ -26,6 +27,9 @@ def option(default, help: str, **extra):
 @dataclass(frozen=True)
 class RunConfig:
     """One training run. Fields are command-line flags of the same name."""
+
+    environment: ClassVar[str] = "EEG_"
+    """What the fields' names in the environment begin with."""
 
     deepspeed_config: str = option("ds_configs/zero2.json", "DeepSpeed JSON")
     shards: str = option("shards/pretrain", "folder that data/pack.py wrote")
@@ -186,16 +190,17 @@ def resolve(arguments: argparse.Namespace, changes: dict | None = None, kind: ty
     values = dict(changes or {})
     for entry in fields(kind):
         given = getattr(arguments, entry.name)
-        text = os.environ.get("EEG_" + entry.name.upper())
-        if given is None and text is not None:
-            given = _parse(entry, text)
+        name = kind.environment + entry.name.upper()
+        if given is None and name in os.environ:
+            given = _parse(entry, name)
         if given is not None:
             values[entry.name] = tuple(given) if isinstance(given, list) else given
     return kind(**values)
 
 
-def _parse(entry, text: str):
-    kind = _kind(entry)
+def _parse(entry, name: str):
+    """The value of a field that the environment variable `name` holds."""
+    kind, text = _kind(entry), os.environ[name]
     try:
         if kind is bool:
             return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
@@ -204,7 +209,7 @@ def _parse(entry, text: str):
         return kind(text)
     except (ValueError, KeyError):
         raise InputError(
-            f"EEG_{entry.name.upper()}={text}: not a value for {entry.name} ({entry.type})",
+            f"{name}={text}: not a value for {entry.name} ({entry.type})",
             "mend or unset this environment variable",
         ) from None
 

@@ -5,7 +5,7 @@
 
 Without --data, pairs are simulated and packed first. Start the same command again to go on where it
 stopped. `--num_gpus` counts ranks on a CPU too. Every flag can be given in the environment instead:
-EEG_LAGS=5 is --lags 5. See docs/brainformer.md.
+EEG2MEG_LAGS=5 is --lags 5. See docs/brainformer.md.
 """
 
 from __future__ import annotations

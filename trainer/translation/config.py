@@ -4,6 +4,7 @@ before a process group or a GPU is touched."""
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from data.errors import InputError
 from model.brainformer import BrainformerConfig
@@ -14,7 +15,10 @@ OWN_MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "skip_lags", "n_eeg", "n_m
 
 @dataclass(frozen=True)
 class TranslationConfig:
-    """One run. Fields are flags of the same name, or EEG_ + NAME in the environment."""
+    """One run. Fields are command-line flags of the same name."""
+
+    environment: ClassVar[str] = "EEG2MEG_"
+    """What the fields' names in the environment begin with."""
 
     data: str | None = option(None, "folder of paired shards; left out: simulated ones are made")
     simulated: str = option("simulated-pairs", "without --data: what data/pack.py makes them from")
