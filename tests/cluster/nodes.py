@@ -96,8 +96,7 @@ class Cluster:
         own = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("SLURM_", "EEG_", "EEG2MEG_"))
-            and name not in ("RANK", "WORLD_SIZE")
+            if not name.startswith(("SLURM_", "EEG_", "EEG2MEG_", "RANK", "WORLD_SIZE"))
         }
         if self.slurm:
             own["SLURM_CONF"] = str(STATE / "slurm.conf")
