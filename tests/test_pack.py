@@ -207,6 +207,8 @@ def test_interrupt_ends_cleanly_and_is_continued(root, packed, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where the tests run in the background, a shell has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list(out.glob(".packing/simulated-*.json")):
         assert process.poll() is None
