@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from data.errors import InputError
@@ -52,3 +54,29 @@ def readable(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+class Need:
+    """Bytes that a pack still has to write: unfinished items at the mean size of their dataset so
+    far, and the shards of all. Asked after every item, so its cost must not grow with their number.
+    """
+
+    def __init__(self, items: Iterable[str], todo: Iterable[str]):
+        """The dataset of every item, and of every unfinished one."""
+        self._items, self._todo = Counter(items), Counter(todo)
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def finish(self, dataset: str, size: int) -> None:
+        """An item of `dataset` is done and took `size` bytes."""
+        self._todo[dataset] -= 1
+        count, total = self._sizes.get(dataset, (0, 0))
+        self._sizes[dataset] = (count + 1, total + size)
+
+    def bytes(self) -> int:
+        """0 while nothing is finished."""
+        if not self._sizes:
+            return 0
+        mean = {dataset: total / count for dataset, (count, total) in self._sizes.items()}
+        overall = sum(mean.values()) / len(mean)
+        written_twice = self._items + self._todo
+        return int(1.02 * sum(mean.get(n, overall) * count for n, count in written_twice.items()))

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.diskspace import disk_full, is_full, require_free
+from data.diskspace import Need, disk_full, is_full, require_free
 from data.errors import InputError
 from data.files import dump_json, write_atomic
 from data.parts import Part, incomplete
@@ -161,7 +161,7 @@ def run_jobs(jobs: list[Job], workers: int) -> list[dict]:
     worker.
     """
     todo = [job for job in jobs if read_record(job) is None]
-    done_bytes: dict[str, list[int]] = {}
+    need = Need((job.item.dataset for job in jobs), (job.item.dataset for job in todo))
     with tqdm(
         total=len(jobs), initial=len(jobs) - len(todo), desc="packing", unit="item", smoothing=0
     ) as bar:
@@ -175,13 +175,13 @@ def run_jobs(jobs: list[Job], workers: int) -> list[dict]:
             except OSError as error:
                 if not is_full(error):
                     raise
-                raise disk_full(jobs[0].folder, _needed_bytes(jobs, done_bytes)) from None
+                raise disk_full(jobs[0].folder, need.bytes()) from None
             hours += kept_hours
-            done_bytes.setdefault(job.item.dataset, []).append(size)
+            need.finish(job.item.dataset, size)
             rate = hours / (time.monotonic() - start)
             bar.set_postfix_str(f"{hours:.3g} h of signal, {rate:.3g} h/s", refresh=False)
             bar.update()
-            require_free(jobs[0].folder, _needed_bytes(jobs, done_bytes))
+            require_free(jobs[0].folder, need.bytes())
     return finished_records(jobs)
 
 
@@ -270,17 +270,3 @@ def _write_array(path: Path, array: np.ndarray) -> int:
         size = file.tell()
     os.replace(temporary, path)
     return size
-
-
-def _needed_bytes(jobs: list[Job], done_bytes: dict[str, list[int]]) -> int:
-    """Bytes still to be written: unfinished items at the mean size of their dataset so far, and
-    the shards of all. 0 while nothing is finished."""
-    if not done_bytes:
-        return 0
-    mean = {dataset: sum(sizes) / len(sizes) for dataset, sizes in done_bytes.items()}
-    overall = sum(mean.values()) / len(mean)
-    needed = 0.0
-    for job in jobs:
-        size = mean.get(job.item.dataset, overall)
-        needed += size if job.record_path.is_file() else 2 * size
-    return int(1.02 * needed)

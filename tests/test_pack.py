@@ -17,6 +17,7 @@ import torch
 import webdataset as wds
 
 from data.assemble import collect, write_shards
+from data.diskspace import Need
 from data.errors import InputError
 from data.manifest import read_manifest
 from data.pack import main
@@ -443,6 +444,17 @@ def test_vc_split_by_image_puts_a_subject_into_several_splits(root, tmp_path):
     (published,) = torch.load(splits, weights_only=True)["splits"]
     samples = {split: sum(s.samples for s in manifest.of_split(split)) for split in published}
     assert samples == {split: len(indices) for split, indices in published.items()}
+
+
+def test_the_room_that_is_still_needed():
+    need = Need(["A"] * 10 + ["B"] * 4, ["A"] * 6 + ["B"] * 4)  # 4 of A are there from before
+    assert need.bytes() == 0
+    need.finish("A", 100)
+    need.finish("A", 300)
+    # A: 10 in shards, 4 to make; of B nothing is known but that it may be like A.
+    assert need.bytes() == int(1.02 * 200 * (14 + 8))
+    need.finish("B", 1000)
+    assert need.bytes() == int(1.02 * (200 * 14 + 1000 * 7))
 
 
 def test_one_packer_at_a_time(tmp_path):
