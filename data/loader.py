@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.manifest import Manifest, ShardEntry
 from data.plan import Stream, locate
-from data.shards import ShardReader
+from data.readers import Readers
 from data.workers import leave_with_parent
 
 Part = dict[str, torch.Tensor]
@@ -49,29 +49,20 @@ class WindowDataset(Dataset):
         self.manifest, self.shards, self.transform = manifest, tuple(shards), transform
         self.starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
         self.dataset_names = sorted({shard.dataset for shard in self.shards})
-        self._readers: dict[int, ShardReader] = {}
+        self.readers = Readers(manifest, self.shards)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getstate__(self) -> dict:
-        # Maps are per process: a spawned worker opens its own.
-        return {**self.__dict__, "_readers": {}}
-
-    def reader(self, shard_index: int) -> ShardReader:
-        if shard_index not in self._readers:
-            self._readers[shard_index] = ShardReader(self.manifest, self.shards[shard_index])
-        return self._readers[shard_index]
-
     def meta(self, number: int) -> dict:
         """The JSON of a sample."""
         shard, index = locate(self.starts, np.array([number]))
-        return self.reader(int(shard[0])).meta(int(index[0]))
+        return self.readers[int(shard[0])].meta(int(index[0]))
 
     def name(self, number: int) -> tuple[ShardEntry, str]:
         """The shard and the key of a sample."""
         shard, index = (int(x[0]) for x in locate(self.starts, np.array([number])))
-        return self.shards[shard], self.reader(shard).key(index)
+        return self.shards[shard], self.readers[shard].key(index)
 
     def __getitem__(self, request: Request) -> list[Part]:
         owners, indices = locate(self.starts, request.numbers)
@@ -86,9 +77,9 @@ class WindowDataset(Dataset):
         eeg = np.empty((len(rows), first.channels, first.window_samples), dtype=np.float16)
         names = np.empty(len(rows), dtype=np.int64)
         for owner in {int(owners[row]) for row in rows}:
-            self.reader(owner).check_unchanged()
+            self.readers[owner].check_unchanged()
         for out, row in enumerate(rows):
-            eeg[out] = self.reader(int(owners[row])).signals[indices[row]]
+            eeg[out] = self.readers[int(owners[row])].signals[indices[row]]
             names[out] = self.dataset_names.index(self.shards[owners[row]].dataset)
         part = {
             "eeg": torch.from_numpy(eeg),

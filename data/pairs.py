@@ -16,7 +16,7 @@ import numpy as np
 
 from data.errors import InputError
 from data.manifest import SPLITS, Manifest
-from data.shards import ShardReader
+from data.readers import Readers
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class PairedWindows(Sequence):
                 f"present: {', '.join(list(entries)[:20])}",
             )
         wanted = set(entries if recordings is None else recordings)
-        self.manifest, self._readers = manifest, {}
+        self.manifest, self._readers = manifest, Readers(manifest, manifest.shards)
         self._entries = {name: entry for name, entry in entries.items() if name in wanted}
         for entry in self._entries.values():
             _check(manifest, entry)
@@ -83,13 +83,12 @@ class PairedWindows(Sequence):
         self._places: list[tuple[int, int]] = []
         for number, shard in enumerate(manifest.shards):
             if shard.montage in montages and split in (None, shard.split):
-                reader = self._reader(number)
+                reader = self._readers[number]
                 self._places += [
                     (number, row)
                     for row in range(shard.samples)
                     if reader.meta(row).get("recording") in wanted
                 ]
-        self._readers = {}
         if not self._places:
             raise InputError(
                 f"{manifest.folder}: no window of {len(wanted)} recordings"
@@ -102,7 +101,7 @@ class PairedWindows(Sequence):
 
     def __getitem__(self, index: int) -> PairedWindow:
         number, row = self._places[index]
-        reader = self._reader(number)
+        reader = self._readers[number]
         meta = reader.meta(row)
         entry = self._entries[meta["recording"]]
         scale = meg_scale(entry, self.manifest.montages[reader.shard.montage].meg.types)
@@ -123,7 +122,7 @@ class PairedWindows(Sequence):
     def meta(self, index: int) -> dict:
         """What the shard says of window `index` (recording, onset_s, ...); reads no signal."""
         number, row = self._places[index]
-        return self._reader(number).meta(row)
+        return self._readers[number].meta(row)
 
     def subjects(self) -> list[str]:
         """The people of the chosen recordings, sorted."""
@@ -132,14 +131,6 @@ class PairedWindows(Sequence):
     def recordings(self) -> list[dict]:
         """The manifest's records of the chosen recordings."""
         return list(self._entries.values())
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_readers": {}}
-
-    def _reader(self, number: int) -> ShardReader:
-        if number not in self._readers:
-            self._readers[number] = ShardReader(self.manifest, self.manifest.shards[number])
-        return self._readers[number]
 
 
 def montage_of(manifest: Manifest, name: str) -> PairedMontage:

@@ -102,9 +102,13 @@ class ShardReader:
     file; `verify_shard` checks every byte.
     """
 
-    def __init__(self, manifest: Manifest, shard: ShardEntry):
+    def __init__(
+        self, manifest: Manifest, shard: ShardEntry, identity: tuple[int, int] | None = None
+    ):
+        """`identity`: what an earlier reader of this shard had, for `check_unchanged`."""
         self.manifest, self.shard, self.path = manifest, shard, manifest.path(shard)
-        self._identity = self._look()
+        found = self._look()
+        self.identity = identity or found
         self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r")
         self._check_sample(0)
         self._check_sample(shard.samples - 1)
@@ -138,9 +142,9 @@ class ShardReader:
         about 2 microseconds on a local disk; the hash is computed only for a file that was touched.
         """
         identity = self._look()
-        if identity != self._identity:
+        if identity != self.identity:
             verify_shard(self.manifest, self.shard)
-            self._identity = identity
+            self.identity = identity
 
     def _look(self) -> tuple[int, int]:
         """(inode, time of the last change) of the file; InputError unless its size is right."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_shards
@@ -17,6 +18,7 @@ from data.errors import InputError
 from data.loader import TrainingRequests, WindowDataset, evenly_spaced, training_loader
 from data.manifest import read_manifest
 from data.plan import Stream
+from data.readers import Readers
 from data.stream import ShardStream
 
 
@@ -70,7 +72,7 @@ def test_signals_are_those_of_the_shards(manifest):
         index = number if number < shards[0].samples else number - shards[0].samples
         shard = 0 if number < shards[0].samples else 1
         torch.testing.assert_close(
-            eeg, torch.from_numpy(dataset.reader(shard).signals[index].copy()), rtol=0, atol=0
+            eeg, torch.from_numpy(dataset.readers[shard].signals[index].copy()), rtol=0, atol=0
         )
 
 
@@ -161,3 +163,47 @@ def test_workers_end_with_a_killed_trainer(manifest):
     # Returns when nobody holds the pipe any more.
     done = subprocess.run(words, cwd=root, capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
+
+
+# ---- more shards than a process may have open --------------------------------------------------
+
+
+def test_few_open_shards_change_nothing(manifest):
+    shards = manifest.shards
+    free, bound = WindowDataset(manifest, shards), WindowDataset(manifest, shards)
+    bound.readers.most = 2
+    for request in evenly_spaced(free, 60, 1) + evenly_spaced(free, 60, 1)[::-1]:
+        for one, other in zip(free[request], bound[request], strict=True):
+            assert one["eeg"].equal(other["eeg"])
+        assert len(bound.readers.open) <= 2
+    assert len(free.readers.open) == len(shards)
+
+
+def test_a_shard_that_changed_while_it_was_closed_is_noticed(tmp_path):
+    manifest = read_manifest(tiny_shards(tmp_path / "shards"))
+    readers = Readers(manifest, manifest.shards, most=1)
+    readers[0].check_unchanged()
+    assert len(readers[1].signals) > 0
+    path = manifest.path(manifest.shards[0])
+    content = bytearray(path.read_bytes())
+    content[4096] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="its SHA-256 is"):
+        readers[0].check_unchanged()
+
+
+def test_more_shards_than_open_files(tmp_path):
+    """In a process that may have 48 files open: 100 shards, twice."""
+    folder = tiny_shards(tmp_path / "shards", train=(1,) * 45, held_out=1, samples=20)
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 48))\n"
+        "from data.loader import WindowDataset, evenly_spaced\n"
+        "from data.manifest import read_manifest\n"
+        "manifest = read_manifest(sys.argv[1]); data = WindowDataset(manifest, manifest.shards)\n"
+        "for _ in range(2):\n"
+        "    print(sum(len(p['eeg']) for r in evenly_spaced(data, 99, 1) for p in data[r]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["94", "94"], done.stderr

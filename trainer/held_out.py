@@ -18,7 +18,7 @@ import torch
 
 from data.errors import InputError
 from data.manifest import SPLITS, Manifest
-from data.shards import ShardReader
+from data.readers import Readers
 from model.config import MASK_KINDS, ModelConfig
 from model.masking import draw_hidden
 
@@ -90,7 +90,7 @@ class HeldOutWindows:
     ):
         self.manifest, self.config = manifest, config
         self._check(split)
-        self.readers = [ShardReader(manifest, shard) for shard in manifest.of_split(split)]
+        self.readers = Readers(manifest, manifest.of_split(split))
         self.records = {record["id"]: record for record in manifest.recordings}
         by_subject: dict[tuple[str, str], list[tuple]] = defaultdict(list)
         for owner, reader in enumerate(self.readers):

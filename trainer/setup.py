@@ -155,7 +155,7 @@ def verify_shards(plan: Plan, ranks: Ranks) -> None:
     with together(ranks):
         dataset = WindowDataset(plan.manifest, plan.manifest.shards)
         for index in range(ranks.rank, len(plan.manifest.shards), ranks.world):
-            dataset.reader(index)  # size and headers
+            dataset.readers[index]  # size and headers
             if plan.config.verify == "hash":
                 verify_shard(plan.manifest, plan.manifest.shards[index])
 
