@@ -16,7 +16,7 @@ step python data/pack.py --source simulated:1020-19,subjects=30,minutes=3 \
 
 say "2/6  Pretrain on $RANKS CPU ranks with DeepSpeed (ZeRO-2, bf16)"
 step deepspeed --num_gpus "$RANKS" trainer/pretrain.py --deepspeed_config ds_configs/zero2.json \
-  --shards demo/shards --run demo/runs/pretrain --preset tiny --global_batch 32 --steps 700 \
+  --shards demo/shards --run demo/runs/pretrain --preset tiny --global_batch 32 --steps 600 \
   --run_length 16 --workers 1 --log_every 50 --eval_every 100 --eval_windows 300 \
   --save_every 350 --figure_every 350 2>&1 | quiet
 
@@ -27,7 +27,7 @@ step python data/pack.py --source vc:demo/vc.pth,montage=biosemi128 --out demo/s
 say "4/6  Adapt the model to it"
 step deepspeed --num_gpus "$RANKS" trainer/finetune_vc.py --deepspeed_config ds_configs/zero2.json \
   --shards demo/shards_vc --init demo/runs/pretrain --run demo/runs/vc --global_batch 16 \
-  --epochs 8 --workers 1 --log_every 20 2>&1 | quiet
+  --epochs 6 --workers 1 --log_every 20 2>&1 | quiet
 
 say "5/6  Convert the pretrained encoder to plain weights"
 step python trainer/convert.py demo/runs/pretrain --out demo/encoder.safetensors
