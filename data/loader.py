@@ -10,7 +10,7 @@ one.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,8 @@ class WindowDataset(Dataset):
         self.manifest, self.shards, self.transform = manifest, tuple(shards), transform
         self.starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
         self.dataset_names = sorted({shard.dataset for shard in self.shards})
+        self._dataset_of = _numbered(shard.dataset for shard in self.shards)
+        self._shape_of = _numbered((shard.montage, shard.window_samples) for shard in self.shards)
         self.readers = Readers(manifest, self.shards)
 
     def __len__(self) -> int:
@@ -66,29 +68,39 @@ class WindowDataset(Dataset):
 
     def __getitem__(self, request: Request) -> list[Part]:
         owners, indices = locate(self.starts, request.numbers)
-        shapes: dict[tuple[str, int], list[int]] = {}
-        for row, owner in enumerate(owners):
-            shard = self.shards[owner]
-            shapes.setdefault((shard.montage, shard.window_samples), []).append(row)
-        return [self._part(request, rows, owners, indices) for rows in shapes.values()]
+        shapes = self._shape_of[owners]
+        # In the order in which they first appear: nearly always there is one.
+        _, firsts = np.unique(shapes, return_index=True)
+        groups = (np.flatnonzero(shapes == shapes[first]) for first in np.sort(firsts))
+        return [self._part(request, rows, owners, indices) for rows in groups]
 
     def _part(self, request, rows, owners, indices) -> Part:
         first = self.shards[owners[rows[0]]]
         eeg = np.empty((len(rows), first.channels, first.window_samples), dtype=np.float16)
-        names = np.empty(len(rows), dtype=np.int64)
-        for owner in {int(owners[row]) for row in rows}:
-            self.readers[owner].check_unchanged()
-        for out, row in enumerate(rows):
-            eeg[out] = self.readers[int(owners[row])].signals[indices[row]]
-            names[out] = self.dataset_names.index(self.shards[owners[row]].dataset)
+        mine = owners[rows]
+        signals = {}
+        for owner in set(mine.tolist()):
+            reader = self.readers[owner]
+            reader.check_unchanged()
+            signals[owner] = reader.signals
+        places = zip(mine.tolist(), indices[rows].tolist(), strict=True)
+        for out, (owner, index) in enumerate(places):
+            eeg[out] = signals[owner][index]
         part = {
             "eeg": torch.from_numpy(eeg),
             "positions_m": torch.from_numpy(self.manifest.montages[first.montage].positions_m),
             "position": torch.from_numpy(request.positions[rows].astype(np.int64)),
             "number": torch.from_numpy(request.numbers[rows].astype(np.int64)),
-            "dataset": torch.from_numpy(names),
+            "dataset": torch.from_numpy(self._dataset_of[mine]),
         }
         return self.transform(part) if self.transform else part
+
+
+def _numbered(values: Iterable) -> np.ndarray:
+    """int64 `[n]`: the place of each value among the sorted different ones."""
+    values = list(values)
+    places = {value: number for number, value in enumerate(sorted(set(values)))}
+    return np.array([places[value] for value in values], dtype=np.int64)
 
 
 class TrainingRequests(Sampler):
@@ -134,12 +146,18 @@ def training_loader(
         dataset,
         sampler=requests,
         batch_size=None,
+        collate_fn=_as_they_are,
         num_workers=workers,
         multiprocessing_context=worker_context(workers),
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
         worker_init_fn=start_worker if workers else None,
     )
+
+
+def _as_they_are(parts: list[Part]) -> list[Part]:
+    """Tensors they are already: torch would look at each again."""
+    return parts
 
 
 def worker_context(workers: int):
