@@ -7,8 +7,8 @@ Without --shards it writes 2,000 windows of 64 x 512 float16 samples to a tempor
 case gives batches of 64 from the page cache; masks are left out. "One core" is one process pinned
 to one core; "two cores" is two such processes at once, each with half of the work, as two ranks
 have. This project's loader and the map-style formats read in random order, WebDataset in file
-order. The ceiling copies the shards' bytes out of a memory map, a batch in one piece and in the order
-of the file, and does nothing else.
+order. The ceiling copies the shards' bytes out of a memory map, a batch in one piece and in the
+order of the file, and does nothing else.
 """
 
 from __future__ import annotations
