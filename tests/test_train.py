@@ -209,7 +209,9 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_settings_stop_all_ranks_with_one_message(shards, tmp_path, name):
     more, says = WRONG[name]
-    output = ranks(2, PRETRAIN, *flags(shards, tmp_path / "run"), *more, fails=True)
+    # Without a group of ranks it is the launcher that ends the others.
+    launched = deepspeed if name in ("preset", "patch") else ranks
+    output = launched(2, PRETRAIN, *flags(shards, tmp_path / "run"), *more, fails=True)
     assert output.count("error: ") == 1, output
     assert says in output
     assert "  -> " in output
@@ -248,6 +250,18 @@ def test_a_changed_setting_is_refused_on_resume(shards, straight, tmp_path):
     assert "there is a run already" in output
     output = ranks(1, PRETRAIN, *flags(shards, run, steps=8), fails=True)
     assert "was written by 2 ranks" in output
+
+
+def test_a_mistake_of_one_rank_before_there_is_a_group_is_told(shards, tmp_path):
+    """A mistake that the node's first rank does not make: it would wait for the others."""
+    code = (
+        "import os, sys, runpy\nif os.environ['RANK'] == '1': sys.argv += ['--preset', 'tinny']\n"
+    )
+    code += f"sys.argv[0] = {PRETRAIN!r}; runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    (tmp_path / "one.py").write_text(code)
+    output = deepspeed(2, tmp_path / "one.py", *flags(shards, tmp_path / "run"), fails=True)
+    assert output.count("error: ") == 1, output
+    assert "Did you mean tiny" in output
 
 
 def test_a_missing_hostfile_is_refused(shards, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -99,6 +100,11 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+FIRST_RANK_S = 10.0
+"""Before there is a group, nearly every mistake is found by all ranks. Others leave it to their
+node's first rank, whose end makes the launcher end them, and speak only if that did not happen."""
+
+
 @contextmanager
 def together(ranks: Ranks) -> Iterator[None]:
     """Run a block on every rank; if it fails on any, all leave with the first failing rank's
@@ -146,11 +152,12 @@ def run_ranks(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         code = 2
-        grouped = dist.is_available() and dist.is_initialized()
-        local_first = os.environ.get("LOCAL_RANK", "0") == "0"
-        # Before the group exists every rank finds the same mistake: one of each node reports it.
-        report = not isinstance(error, SharedError) if grouped else local_first
-        if report or (grouped and isinstance(error, SharedError) and dist.get_rank() == 0):
+        if dist.is_available() and dist.is_initialized():
+            if not isinstance(error, SharedError) or dist.get_rank() == 0:
+                text = f"error: {error}"
+        else:
+            if os.environ.get("LOCAL_RANK", "0") != "0":
+                time.sleep(FIRST_RANK_S)
             text = f"error: {error}"
     except KeyboardInterrupt:
         code = 130
