@@ -1,6 +1,6 @@
 # make demo    the whole line on simulated EEG, eight to ten minutes on two cores
 # make test    all tests that this machine can run
-# make quick   the tests that take about a minute
+# make quick   the tests that take a minute or two
 # make lint    ruff
 # make doctor  what is wrong on this machine, before a run is started (ARGS="--hostfile F ...")
 # Each sets up what it needs, in .venv, and can be run again at any time.

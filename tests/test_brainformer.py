@@ -327,6 +327,7 @@ torch.save(model.translate(processor, **batch).meg, folder + "/meg.pt")
 """
 
 
+@pytest.mark.slow
 def test_folder_with_its_code_works_without_this_project(tmp_path):
     model, processor = awake(head="both", quantizer_levels=31), BrainformerProcessor()
     model.save_pretrained(tmp_path)

@@ -45,6 +45,7 @@ with torch.no_grad():
 
 
 @pytest.mark.parametrize("tokens", ["channel", "joint"])
+@pytest.mark.slow
 def test_encoder_folder_gives_what_the_autoencoder_gives(tokens, tmp_path):
     """By the Auto classes with this project's code, and without it."""
     torch.manual_seed(0)
@@ -183,6 +184,7 @@ def test_a_report_of_another_model_is_refused(run, tmp_path):
         share(arguments(tmp_path / "nothing", tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_push_uploads_the_whole_folder(run, tmp_path, monkeypatch):
     """Against a patched Hub: nothing leaves the machine."""
     sent = {}

@@ -56,6 +56,7 @@ def world(request, tmp_path_factory):
     return request.param, PairedWindows(manifest, known), windows, oracle
 
 
+@pytest.mark.slow
 def test_ridge_comes_close_to_the_best_linear_map_and_not_above(world):
     _, known, held_out, oracle = world
     eeg, meg = signals(held_out)
