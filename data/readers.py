@@ -2,7 +2,7 @@
 
 A mapped file keeps its descriptor (CPython < 3.13), and 5,000 hours of EEG are 2,000 shards, while
 `ulimit -n` often says 1,024. So the soft limit is raised to the hard one; where that is too low as
-well, the reader not used for the longest time is closed, and opened again (50 microseconds) when
+well, the reader not used for the longest time is closed, and opened again (0.2 ms) when
 needed.
 """
 
@@ -38,9 +38,8 @@ class Readers(Sequence):
             return self.open[index]
         if index >= len(self.shards):
             raise IndexError(index)  # what ends a loop over a Sequence
-        if self.most is None:
-            self.most = max(1, min(raised_file_limit(), MOST_MAPS) * 3 // 4)
-        while len(self.open) >= self.most:
+        most = self.most or max(1, min(raised_file_limit(), MOST_MAPS) * 3 // 4)
+        while len(self.open) >= most:
             closed, reader = self.open.popitem(last=False)
             self._identities[closed] = reader.identity
         known = self._identities.get(index)

@@ -129,9 +129,8 @@ def files_on_disk(dataset, subject, root: Path) -> list[Path] | None:
             paths = dataset.data_path(subject)
             found = [Path(path) for path in (paths if isinstance(paths, list) else [paths])]
             return _expand([*found, *touched])
-        except (
-            Exception
-        ):  # a loader without its files raises anything; what matters is the next try
+        except Exception:
+            # A loader without its files raises anything; what matters is the next try.
             touched.clear()
         try:
             # data_path of some datasets also wants files that their signals do not need.
