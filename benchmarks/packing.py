@@ -4,8 +4,9 @@
     MNE_DATA=... python benchmarks/packing.py --source moabb:PhysionetMI,subjects=1-2
 
 Rates are hours of signal a minute. Stages and MNE run in this process on one core; the runs with
-one and two workers are the real command. CPU time is given beside the clock's, since on a busy
-machine only it says what the work costs.
+one and two workers are the real command, and so are two runs at once of one worker each, which
+share nothing: what the machine's two cores allow. CPU time is given beside the clock's, since on a
+busy machine only it says what the work costs.
 """
 
 from __future__ import annotations
@@ -145,13 +146,19 @@ def compare_with_mne(items: list[WorkItem], profile: Profile) -> tuple[float, fl
     return hours, ours, plain
 
 
-def run_command(source: str, workers: int, out: Path) -> tuple[float, float]:
-    """(clock, CPU) seconds of the real command."""
-    command = [sys.executable, str(ROOT / "data/pack.py"), "--source", source, "--out", str(out),
-               "--workers", str(workers)]  # fmt: skip
+def run_command(source: str, workers: int, *outs: Path) -> tuple[float, float]:
+    """(clock, CPU) seconds of the real command; with several `outs`, of as many at once."""
+    command = [sys.executable, str(ROOT / "data/pack.py"), "--source", source, "--workers",
+               str(workers), "--out"]  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    running = [
+        subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for out in outs
+    ]
+    for process in running:
+        if process.wait():
+            raise SystemExit(f"failed: {' '.join(process.args)}")
     took = time.perf_counter() - begin
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -171,10 +178,13 @@ def main() -> None:
               f"{ours:.1f} ({60 * hours / ours:.2f} h a minute), plain MNE {plain:.1f} "
               f"({60 * hours / plain:.2f} h a minute), {plain / ours:.2f}x\n")  # fmt: skip
         timed: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+        apart: list[float] = []
         for number in range(arguments.rounds):
             for workers, found in timed.items():
                 out = Path(temporary) / f"{workers}-{number}"
                 found.append(run_command(arguments.source, workers, out))
+            twice = [Path(temporary) / f"apart{k}-{number}" for k in range(2)]
+            apart.append(run_command(arguments.source, 1, *twice)[0])
         size = sum(shard.bytes for shard in read_manifest(out).shards)
         print("| data/pack.py | seconds | CPU seconds | h of signal a minute |\n|---|---|---|---|")
         for workers, found in timed.items():
@@ -182,7 +192,11 @@ def main() -> None:
             print(f"| {workers} worker{'s' * (workers > 1)} | {clock:.1f} | {cpu:.1f} | "
                   f"{60 * hours / clock:.2f} |")  # fmt: skip
         ratio = statistics.median(a / b for (a, _), (b, _) in zip(*timed.values(), strict=True))
-        print(f"\ntwo workers: {ratio:.2f}x; {size / hours / 1e6:.1f} MB of shards an hour\n")
+        limit = statistics.median(2 * a / b for (a, _), b in zip(timed[1], apart, strict=True))
+        print(
+            f"\ntwo workers: {ratio:.2f}x (two separate commands, each with one: {limit:.2f}x of "
+            f"the signal in the same time); {size / hours / 1e6:.1f} MB of shards an hour\n"
+        )
         folder = Path(temporary) / "stages"
         folder.mkdir()
         seconds = profile_stages(items, profile, folder)

@@ -32,8 +32,6 @@ H_FREQ_OF_RATE = 0.45
 """The band ends at this fraction of the source's rate at the latest."""
 BLOCK_OF_HALO = 16
 """A block is about this many times longer than what it shares with its neighbours on each side."""
-MAINS_CHANNELS = 16
-"""Evenly spaced channels on which mains is looked for."""
 MAINS_PEAK = 3.0
 """Mains is seen where the median channel's power is this many times that of its surroundings."""
 
@@ -228,12 +226,8 @@ def measure_mains(signal: np.ndarray, sfreq_hz: float) -> float | None:
     segment = round(4 * sfreq_hz)
     if signal.shape[1] <= segment or not len(signal):
         return None
-    middle = signal.shape[1] // 2
-    span = round(60 * sfreq_hz)
-    rows = np.unique(np.linspace(0, len(signal) - 1, MAINS_CHANNELS).round().astype(int))
-    excerpt = signal[rows, max(0, middle - span) : middle + span].astype(np.float64)
     # Differences: an offset or a drift of millivolts would leak into all of the spectrum.
-    steps = np.diff(excerpt, axis=1)
+    steps = np.diff(signal.astype(np.float64), axis=1)
     freqs, power = welch(steps, sfreq_hz, nperseg=segment, axis=1, detrend=False)
     peaks = {}
     for mains in (50.0, 60.0):

@@ -140,8 +140,15 @@ class TrainingRequests(Sampler):
 
 def training_loader(
     dataset: WindowDataset, requests: TrainingRequests, workers: int, pin_memory: bool
-) -> DataLoader:
+) -> Iterator[list[Part]]:
     """Batches in the requests' order, whatever the number of workers (0: in this process)."""
+    if not workers and not pin_memory:
+        # DataLoader's own bookkeeping takes 7 % of the time of a batch.
+        return (dataset[request] for request in requests)
+    return iter(_data_loader(dataset, requests, workers, pin_memory))
+
+
+def _data_loader(dataset, requests, workers: int, pin_memory: bool) -> DataLoader:
     return DataLoader(
         dataset,
         sampler=requests,

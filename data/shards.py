@@ -27,6 +27,9 @@ from data.errors import InputError
 from data.files import dump_json, hash_file
 from data.manifest import BLOCK, NPY_HEADER, SAFE_NAME, Manifest, ShardEntry, blocks
 
+EXPONENT = np.uint16(0x7C00)
+"""The exponent's bits of a float16; all of them are set in infinities and NaN alone."""
+
 
 def write_shard(
     path: Path,
@@ -86,11 +89,10 @@ def _npy(name: str, signal: np.ndarray, shape: tuple[int, ...]) -> bytes:
     """The .npy of one window, checked."""
     if signal.shape != shape or signal.dtype != np.float16:
         raise ValueError(f"{name}: {signal.dtype}{signal.shape}, not float16{shape}")
-    if not np.isfinite(signal).all():
+    # Ten times as fast as np.isfinite, which converts every float16.
+    if (np.ascontiguousarray(signal).view(np.uint16) & EXPONENT).max(initial=0) == EXPONENT:
         raise ValueError(f"{name}: non-finite values")
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(signal), allow_pickle=False)
-    return buffer.getvalue()
+    return _npy_header(shape) + signal.tobytes()
 
 
 class ShardReader:

@@ -57,10 +57,10 @@ class Feed:
         self.plan, self.ranks = plan, ranks
         self.dataset = training_dataset(plan)
         with shielded():
-            self.batches = iter(self._loader(step, requests))
+            self.batches = iter(self._batches(step, requests))
         self.fetch()
 
-    def _loader(self, step: int, requests: Sampler | None):
+    def _batches(self, step: int, requests: Sampler | None):
         plan, ranks = self.plan, self.ranks
         if plan.stream is None:
             from data.stream import ShardStream  # WebDataset is needed for nothing else
