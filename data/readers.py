@@ -38,7 +38,7 @@ class Readers(Sequence):
             return self.open[index]
         if index >= len(self.shards):
             raise IndexError(index)  # what ends a loop over a Sequence
-        most = self.most or max(1, min(raised_file_limit(), MOST_MAPS) * 3 // 4)
+        most = self.most or most_open_files()
         while len(self.open) >= most:
             closed, reader = self.open.popitem(last=False)
             self._identities[closed] = reader.identity
@@ -48,6 +48,11 @@ class Readers(Sequence):
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "open": OrderedDict()}
+
+
+def most_open_files() -> int:
+    """How many files a process is to keep open at once: three quarters of what it may."""
+    return max(1, min(raised_file_limit(), MOST_MAPS) * 3 // 4)
 
 
 def raised_file_limit() -> int:

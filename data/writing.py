@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from data.files import dump_json, write_atomic
 from data.manifest import ShardEntry
+from data.readers import most_open_files
 from data.recordings import safe_name
 from data.shards import write_shard
-
-OPEN_FILES = 256  # below the usual limit of 1024 open files, however many recordings there are
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,18 @@ def sample_bytes(windows) -> int:
     return size + (_open(windows.meg_file)[0].nbytes + 2 * 512 if windows.meg_file else 0)
 
 
-@lru_cache(maxsize=OPEN_FILES)
 def _open(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return _opened()(path)
+
+
+@lru_cache(maxsize=1)
+def _opened():
+    """Files are opened when first needed, and as many stay open as this process may have: a shard
+    takes single rows of all its dataset's recordings, and opening one takes longer than a row."""
+    opening = partial(np.load, mmap_mode="r", allow_pickle=False)
+    return lru_cache(maxsize=most_open_files())(opening)
 
 
 def close_files() -> None:
     """Let go of the files that this process has mapped."""
-    _open.cache_clear()
+    _opened.cache_clear()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 import webdataset as wds
 from tiny import tiny_shards
 
+from data.assemble import Source, write_shards
 from data.errors import InputError
 from data.manifest import read_manifest
 from data.shards import ShardReader, verify_shard, write_shard
+from data.writing import Group
 
 
 @pytest.fixture
@@ -117,3 +120,22 @@ def test_damaged_shards_are_found(folder):
     manifest.path(garbage).write_bytes(content)
     with pytest.raises(InputError, match="not where the manifest says"):
         ShardReader(manifest, garbage)
+
+
+def test_a_recording_is_opened_once_for_all_shards(tmp_path, monkeypatch):
+    """Opening takes longer than reading a window, and a shard takes windows of all recordings."""
+    sources = []
+    for number in range(300):
+        file = tmp_path / f"{number}.npy"
+        np.save(file, np.full((3, 4, 8), number, np.float16))
+        metas = [{"onset_s": float(row)} for row in range(3)]
+        sources.append(Source(number, f"r{number}", file, metas))
+    opened, load = Counter(), np.load
+    monkeypatch.setattr(np, "load", lambda path, **k: opened.update([path]) or load(path, **k))
+    out = tmp_path / "out"
+    out.mkdir()
+    shards = write_shards(out, {Group("d", "train", "m", 8): sources}, seed=0, shard_mb=0.2)
+    assert len(shards) > 5
+    assert sum(shard.samples for shard in shards) == 900
+    assert set(opened) == {source.file for source in sources}
+    assert set(opened.values()) == {1}
