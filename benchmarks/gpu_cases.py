@@ -142,7 +142,7 @@ class EngineRun:
         beta = kl_weight(self.applied, self.plan.model.beta, config)
         for parts in self.feed.micro_batches():
             parts = to_device(parts, self.ranks.device)
-            losses = self.engine(parts, beta, config.seed)
+            losses = self.engine(parts, torch.tensor(beta), config.seed)
             self.engine.backward(losses.loss)
             self.engine.step()
             self.meter.add(losses, torch.cat([part["dataset"] for part in parts]))

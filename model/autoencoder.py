@@ -157,12 +157,14 @@ class MaskedVAE(nn.Module):
         """Trade a second forward pass of each block for its activations' memory."""
         self.encoder.stack.recompute = self.decoder.stack.recompute = on
 
-    def forward(self, parts: list[dict], beta: float, seed: int) -> Losses:
+    def forward(self, parts: list[dict], beta: torch.Tensor | float, seed: int) -> Losses:
         """The objective of a micro-batch: a list of dense parts, one montage and length each.
 
         A part: eeg `[B, C, T]` (robust units, any float), positions_m `[C, 3]`, keep int64 `[B, K]`
         and hide `[B, M]` (token indices), position int64 `[B]` (place in the stream: keys the
-        latent noise together with `seed`). beta: the KL weight now. Every sample weighs the same.
+        latent noise together with `seed`). beta: the KL weight now; a tensor on the CPU where the
+        model is compiled, for a number that changes is compiled in twice. Every sample weighs the
+        same.
         In evaluation mode the decoder sees the latents' means.
         """
         return objective([self._part_terms(part, seed) for part in parts], self.config, beta)

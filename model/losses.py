@@ -31,7 +31,7 @@ class Losses:
     mean_variance: torch.Tensor
 
 
-def objective(parts: list[dict], config: ModelConfig, beta: float) -> Losses:
+def objective(parts: list[dict], config: ModelConfig, beta: torch.Tensor | float) -> Losses:
     """Combine the terms of all parts so that every sample weighs the same.
 
     A part: predicted, target `[B, M, P]`; mean, logvar `[B, K, Z]` (logvar None: no KL); with a

@@ -99,7 +99,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
             for parts in feed.micro_batches():
                 parts = to_device(parts, ranks.device)
                 watch.at(step, "the forward pass")
-                losses = engine(parts, beta, config.seed)
+                losses = engine(parts, torch.tensor(beta), config.seed)
                 watch.at(step, "the backward pass")
                 engine.backward(losses.loss)
                 engine.step()
