@@ -53,6 +53,8 @@ def find_bad_channels(
     if len(alive) < 3:
         return bad
     loud = robust_amplitude(sample[alive] - np.median(sample[alive], axis=0), axis=1)
+    if not loud.any():
+        return bad  # one signal on all channels: told when the scale is taken
     # With few channels the median of the channels can be one of them, which then looks silent.
     level = np.log(np.maximum(loud, 1e-3 * np.max(loud)))
     offset = level - np.median(level)

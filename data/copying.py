@@ -114,6 +114,8 @@ def _raise_for(wrong: list[str], manifest: Manifest) -> None:
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
     """One copier at a time in a folder; a second one (another rank of the node) waits."""
+    if not os.access(target, os.W_OK):
+        raise InputError(f"--to {target}: nothing can be written there", "choose another folder")
     with open(target / LOCK, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,10 +12,35 @@ from data.errors import InputError
 
 # ENOSPC: full disk; EDQUOT: full quota (clusters); EFBIG: a file-size limit.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Besides: a disk or a network file system that fails or hangs, and too many open files.
+PASSING = (
+    *FULL, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.EAGAIN, errno.ENOTCONN, errno.ECONNRESET,
+)  # fmt: skip
 
 
-def is_full(error: BaseException) -> bool:
+class NoRoom(InputError):
+    """A disk is full: to be mended by the user, and no fault of the recording in hand."""
+
+
+def is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
+
+
+def machine_trouble(error: BaseException | None) -> BaseException | None:
+    """The error itself, or what it was raised from, that is the machine's and may be gone the next
+    time: then no file is damaged, and none is to be given up for it."""
+    while error is not None:
+        if isinstance(error, MemoryError | NoRoom):
+            return error
+        if isinstance(error, OSError) and error.errno in PASSING:
+            return error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
+def is_machine_trouble(error: BaseException) -> bool:
+    return machine_trouble(error) is not None
 
 
 def disk_full(folder: Path, needed_bytes: int | None) -> InputError:

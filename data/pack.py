@@ -266,7 +266,8 @@ def already_packed(out: Path, recipe: Recipe, specs: list[Spec], profile: Profil
             f"{out}: holds shards of other settings\n  " + "\n  ".join(differ),
             "choose another --out, or add --overwrite to replace them",
         )
-    print(f"already packed: {out} (--overwrite packs it again)")
+    print(f"already packed: {out} (its source files were not compared with those that are there "
+          "now; --overwrite packs it again)")  # fmt: skip
     shutil.rmtree(out / PACKING, ignore_errors=True)
     report(manifest)
     return 0

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.diskspace import Need, disk_full, is_full, require_free
+from data.diskspace import Need, disk_full, is_full, machine_trouble, require_free
 from data.errors import InputError
 from data.files import dump_json, write_atomic
 from data.parts import Part, incomplete
@@ -138,16 +138,22 @@ def process_item(job: Job) -> tuple[float, int]:
                 recordings.append(entry)
         record = {"fingerprint": job.fingerprint, "recordings": recordings, "skipped": skipped}
         write_atomic(job.record_path, dump_json(record).encode())
-    except InputError as error:
-        raise InputError(f"{job.item.key}: {error.what}", error.remedy) from error
-    except MemoryError:
-        raise InputError(
-            f"{job.item.key}: not enough memory", f"use fewer --workers. {RESUME}"
-        ) from None
     except Exception as error:
-        if is_full(error):
+        trouble = machine_trouble(error)
+        if is_full(trouble):
             remove_partials([job])
-            raise OSError(error.errno, os.strerror(error.errno)) from error
+            raise OSError(trouble.errno, os.strerror(trouble.errno)) from error
+        if isinstance(trouble, MemoryError):
+            raise InputError(
+                f"{job.item.key}: not enough memory", f"use fewer --workers. {RESUME}"
+            ) from None
+        if isinstance(trouble, OSError):
+            raise InputError(
+                f"{job.item.key}: the machine failed, not the recording: {trouble}",
+                f"wait until it works again. {RESUME}",
+            ) from error
+        if isinstance(error, InputError):
+            raise InputError(f"{job.item.key}: {error.what}", error.remedy) from error
         raise RuntimeError(f"while packing {job.item.key}: {error}") from error
     size = sum(r["bytes"] + r.get("meg", {}).get("bytes", 0) for r in recordings)
     return sum(r["info"]["hours"] for r in recordings), size
@@ -189,13 +195,19 @@ def run_jobs(jobs: list[Job], workers: int) -> list[dict]:
 def locked(folder: Path, part: Part | None = None) -> Iterator[None]:
     """Hold a packing folder: all of it, or one part of it beside other parts. InputError where
     another process holds that. Released on death."""
-    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:
         wanted = [("lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX)]
         if part:
             wanted.append((f"{part.name}.lock", fcntl.LOCK_EX))
         for name, kind in wanted:
-            file = files.enter_context(open(folder / name, "w"))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                file = files.enter_context(open(folder / name, "w"))
+            except OSError as error:
+                raise InputError(
+                    f"{folder.parent}: nothing can be written there ({error.strerror})",
+                    "choose another --out",
+                ) from None
             try:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -240,7 +252,7 @@ def _skipping(job: Job, skipped: list[dict], name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not job.skip_bad or is_full(error) or isinstance(error, MemoryError):
+        if not job.skip_bad or machine_trouble(error):
             raise
         text = error.what if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         skipped.append({"name": name, "reason": without_folders(text)})

@@ -21,6 +21,7 @@ from data.errors import InputError
 from data.preprocess import (
     Prepared,
     bad_intervals,
+    checked_scale,
     describe,
     filtered,
     hole_fraction,
@@ -88,7 +89,8 @@ def make_windows(recording: Recording, profile: Profile) -> Windows:
         cutter.add_pair(
             part, meg, flat | reader.still[origin], start_s, rough, np.concatenate([holes_s, meg_s])
         )
-    scale_v, cutter.meg_scale = cutter.scale(), cutter.meg_scales()
+    scale_v = checked_scale(cutter.scale(), recording)
+    cutter.meg_scale = cutter.meg_scales()
     data, meta = cutter.finish(scale_v)
     info = found.info | describe(recording, profile, data, scale_v, cutter.dropped)
     return Windows(

@@ -132,10 +132,11 @@ def _draw(shards, starts, indices, wanted, rng):
     whole, part = divmod(wanted, len(numbers))
     drawn = np.concatenate([*([numbers] * whole), rng.permutation(numbers)[:part]])
     owner = np.searchsorted(starts, drawn, side="right") - 1
-    for index in indices:
-        chosen = drawn[owner == index]
-        if len(chosen):
-            yield index, chosen
+    by_owner = np.argsort(owner, kind="stable")
+    bounds = np.searchsorted(owner[by_owner], [*indices, len(starts)])
+    for index, begin, end in zip(indices, bounds[:-1], bounds[1:], strict=True):
+        if begin < end:
+            yield index, drawn[by_owner[begin:end]]
 
 
 def temperature_counts(

@@ -12,6 +12,7 @@ Windows never cross the edge of a recording, a gap, or what an annotation marks 
 from __future__ import annotations
 
 import functools
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from data.segments import make_segment_windows
 
 MAINS_S, MAINS_CHANNELS = 60.0, 16
 """Mains is looked for in the middle minute of as many channels, evenly spaced."""
+LEAST_SCALE_V = 1e-10
+"""Below, windows hold the rounding of float32 and nothing else."""
 PLAUSIBLE_UV = (0.2, 2000.0)
 """A recording whose scale lies outside is kept, with a note: its unit is probably not volt."""
 
@@ -99,6 +102,8 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     keep = [i for i, name in enumerate(chosen.names) if name not in marked]
     names = [chosen.names[i] for i in keep]
     picks = [chosen.picks[i] for i in keep]
+    if len(keep) < FEWEST:
+        raise _too_few_good(where, len(keep), len(chosen.names), marked)
     mains_hz = recording.mains_hz or raw.info["line_freq"] or _mains_of(raw, picks, where)
     band = _band(profile, sfreq_hz, mains_hz)
 
@@ -109,11 +114,7 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     reasons = {**marked, **{names[index]: reason for index, reason in bad.items()}}
     good = [index for index in range(len(names)) if index not in bad]
     if len(good) < FEWEST:
-        raise InputError(
-            f"{where}: {len(good)} of {len(names) + len(marked)} EEG channels are good "
-            f"({counted(reasons.values())})",
-            "leave this recording out, or look at it: is it EEG, was the amplifier connected?",
-        )
+        raise _too_few_good(where, len(good), len(chosen.names), reasons)
     return Prepared(
         names=[names[index] for index in good],
         positions_m=chosen.positions_m[keep][good],
@@ -137,6 +138,13 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     )
 
 
+def _too_few_good(where: str, good: int, total: int, reasons: dict[str, str]) -> InputError:
+    return InputError(
+        f"{where}: {good} of {total} EEG channels are good ({counted(reasons.values())})",
+        "leave this recording out, or look at it: is it EEG, was the amplifier connected?",
+    )
+
+
 def _continuous(recording: Recording, profile: Profile) -> Windows:
     found = prepare(recording, profile)
     cutter = WindowCutter(profile, np.array(found.good), recording.events)
@@ -144,7 +152,7 @@ def _continuous(recording: Recording, profile: Profile) -> Windows:
     for index, part in enumerate(found.parts):
         flat, start_s, holes_s = found.windows_of(index)
         cutter.add(part, flat, start_s, rough, holes_s)
-    scale_v = cutter.scale()
+    scale_v = checked_scale(cutter.scale(), recording)
     data, meta = cutter.finish(scale_v)
     return Windows(
         data=data,
@@ -153,6 +161,17 @@ def _continuous(recording: Recording, profile: Profile) -> Windows:
         positions_m=found.positions_m,
         info=found.info | describe(recording, profile, data, scale_v, cutter.dropped),
     )
+
+
+def checked_scale(scale_v: float | None, recording: Recording) -> float | None:
+    """The scale; InputError where nothing is left of the signal once the reference is taken out."""
+    least = LEAST_SCALE_V if recording.unit == "V" else 0.0
+    if scale_v is not None and not scale_v > least:
+        raise InputError(
+            f"{where_of(recording)}: all EEG channels carry one and the same signal",
+            "leave this recording out: a calibration, or an amplifier that was not connected",
+        )
+    return scale_v
 
 
 def describe(
@@ -205,8 +224,6 @@ def hole_fraction(readers: list[SpanReader]) -> np.ndarray:
 
 def _mains_of(raw: mne.io.BaseRaw, picks: list[int], where: str) -> float | None:
     """The mains frequency, measured."""
-    if not picks:
-        return None
     sfreq_hz, middle = raw.info["sfreq"], raw.n_times // 2
     start = max(0, middle - round(MAINS_S / 2 * sfreq_hz))
     stop = min(raw.n_times, middle + round(MAINS_S / 2 * sfreq_hz))
@@ -253,16 +270,23 @@ def where_of(recording: Recording) -> str:
 
 
 def source_hashes(recording: Recording) -> dict[str, str]:
-    """File name -> SHA-256 of every source file."""
+    """File name -> SHA-256 of every source file; files of one name are told apart by their path
+    below the folder that all files have in common."""
+    paths = list(dict.fromkeys(map(Path, recording.source_files)))
+    count = Counter(path.name for path in paths)
+    names = [path.name for path in paths]
+    if len(count) < len(paths):
+        common = os.path.commonpath([path.parent for path in paths])
+        names = [p.name if count[p.name] == 1 else p.relative_to(common).as_posix() for p in paths]
     return {
-        path.name: _hash(path, path.stat().st_mtime_ns)
-        for path in map(Path, recording.source_files)
+        name: _hash(path, path.stat().st_mtime_ns) for name, path in zip(names, paths, strict=True)
     }
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def _hash(path: Path, mtime_ns: int) -> str:
-    """One file often holds many recordings: hashed once, unless it changes."""
+    """One file often holds many recordings, and one recording hundreds of files: each is hashed
+    once, unless it changes."""
     return hash_file(path)[0]
 
 

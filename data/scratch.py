@@ -11,13 +11,13 @@ import tempfile
 
 import numpy as np
 
-from data.errors import InputError
+from data.diskspace import NoRoom
 
 IN_MEMORY_BYTES = 256 * 2**20
 
 
 def scratch_array(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """An uninitialised array; InputError where TMPDIR cannot hold it."""
+    """An uninitialised array; NoRoom where TMPDIR cannot hold it."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if size <= IN_MEMORY_BYTES:
         return np.empty(shape, dtype)
@@ -25,7 +25,7 @@ def scratch_array(shape: tuple[int, ...], dtype) -> np.ndarray:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            raise InputError(
+            raise NoRoom(
                 f"{tempfile.gettempdir()}: no room for {size / 1e9:.1f} GB of a long recording "
                 f"({error.strerror})",
                 "set TMPDIR to a folder on a disk with more room, e.g. $SLURM_TMPDIR",

@@ -24,7 +24,7 @@ from data.reading import SpanReader
 from data.recordings import Event, Recording
 from data.scratch import scratch_array
 from data.sources import list_items, parse_spec
-from data.sources.from_raw import read_raw
+from data.sources.opening import read_raw
 
 DEFAULT = get_profile("default")
 BRAIN2IMAGE = get_profile("brain2image")

@@ -15,7 +15,7 @@ from loading import DEFAULT, items_of, loaded
 from data.errors import InputError
 from data.profiles import get_profile
 from data.sources import KINDS, help_text, parse_spec
-from data.sources.from_raw import read_raw
+from data.sources.opening import read_raw
 from data.sources.selection import describe_subjects, select_subjects
 
 BRAIN2IMAGE = get_profile("brain2image")

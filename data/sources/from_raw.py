@@ -5,15 +5,17 @@
     raw:/data/*.bdf,subject=(P\\d+),montage=biosemi128,mains_hz=50
     raw:/data/*_raw.fif,sss=1                   with --profile eeg2meg: pairs of EEG and MEG
 
-One item per file. A BIDS `*_channels.tsv` beside a file corrects the types of its channels (files
-often type EOG as EEG) and marks bad ones. Files are checked for truncation before they are read.
+One item per file; all files of a source are one dataset, called after the last folder before the
+first wildcard unless `dataset=` names it. A BIDS `*_channels.tsv` beside a file corrects the types
+of its channels (files often type EOG as EEG) and marks bad ones. Files are checked for truncation
+before they are read.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -25,16 +27,13 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
-from data.sources.discontinuities import mark_joins
-from data.sources.integrity import check_length, check_whole, companions
+from data.sources.integrity import companions
+from data.sources.opening import read_raw
 from data.sources.selection import file_signature
 
+BREAKS = ("bad", "edge", "boundary", "new segment")
+"""Annotations that are no events, by how they begin."""
 COMPANIONS = {".eeg": ".vhdr", ".vmrk": ".vhdr", ".fdt": ".set"}
-BIDS_TYPES = {
-    "EEG": "eeg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "ECG": "ecg", "EMG": "emg",
-    "MISC": "misc", "TRIG": "stim", "RESP": "resp", "GSR": "gsr", "TEMP": "temperature",
-    "REF": "misc", "AUDIO": "misc", "PPG": "misc",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,12 @@ class RawItem:
 
 def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
     """One item per file. Raises InputError if the glob matches nothing."""
-    matches = {Path(match) for match in glob.glob(spec.target, recursive=True)}
+    target = os.path.expanduser(spec.target)
+    root = _fixed_part(target)
+    matches = {Path(match) for match in glob.glob(target, recursive=True)}
     paths = sorted(path for path in matches if not is_part_of_another(path))
     if not paths:
-        kind = "no such file" if not glob.has_magic(spec.target) else "no file matches"
+        kind = "no such file" if not glob.has_magic(target) else "no file matches"
         raise InputError(
             f"--source {spec}: {kind}", "check the path; quote it so that the shell leaves * alone"
         )
@@ -100,15 +101,21 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
     if not named and sum(_entity(path, "sub") is None for path in paths) > 1:
         print(f"{spec}: every file without sub-XX in its path counts as a person of its own; where "
               "one person has several, say who with subject=REGEX", flush=True)  # fmt: skip
+    dataset = spec.options.get("dataset") or root.resolve().name or "raw"
+    if "dataset" not in spec.options and len({path.parent for path in paths}) > 1:
+        print(f"{spec}: all folders are one dataset, {dataset!r}, and a subject's name one person; "
+              "where that is wrong, give each study a source with dataset=NAME",
+              flush=True)  # fmt: skip
     events = spec.options.get("events")
     items, ids = [], set()
     for path in paths:
-        dataset = spec.options.get("dataset") or path.resolve().parent.name or "raw"
         subject = subject_of(path, spec)
         session, run = _entity(path, "ses") or "1", _entity(path, "run") or path.stem
-        if (dataset, subject, session, run) in ids:
-            run += "-" + hashlib.sha256(str(path).encode()).hexdigest()[:6]
-        ids.add((dataset, subject, session, run))
+        if safe_name(f"{subject}_{session}_{run}") in ids:
+            # Not of the whole path: the same files must be called the same on every machine.
+            inside = path.relative_to(root).as_posix()
+            run += "-" + hashlib.sha256(inside.encode()).hexdigest()[:6]
+        ids.add(safe_name(f"{subject}_{session}_{run}"))
         items.append(
             RawItem(
                 path,
@@ -124,6 +131,14 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
             )
         )
     return items
+
+
+def _fixed_part(target: str) -> Path:
+    """The last folder of a path or pattern that holds no wildcard."""
+    folder = Path(target).parent
+    while glob.has_magic(str(folder)):
+        folder = folder.parent
+    return folder
 
 
 def is_part_of_another(path: Path) -> bool:
@@ -156,25 +171,6 @@ def subject_of(path: Path, spec: Spec) -> str:
     return match[1] if match.groups() else match[0]
 
 
-def read_raw(path: Path) -> mne.io.BaseRaw:
-    """Open a file with MNE, not loading its signal; InputError if it is unreadable or truncated."""
-    check_whole(path)
-    try:
-        # Active shielding spoils a file's MEG, not its EEG; data/pairing.py asks for SSS.
-        shielded = {"allow_maxshield": "yes"} if path.suffix == ".fif" else {}
-        raw = mne.io.read_raw(path, preload=False, verbose="error", **shielded)
-    except Exception as error:  # MNE's readers raise nearly anything on damaged files
-        raise InputError(
-            f"{path}: MNE cannot read it ({type(error).__name__}: {str(error)[:200]})",
-            "it is damaged, or of a format that MNE does not know: copy it again, or export it as "
-            "EDF, BrainVision or FIF",
-        ) from error
-    check_length(raw, path)
-    mark_joins(raw, path)
-    _apply_channels_tsv(raw, path)
-    return raw
-
-
 def find_events(raw: mne.io.BaseRaw, wanted: tuple[str, ...], where: str) -> list[Event]:
     """Events whose description is one of `wanted`, from annotations or else a stimulus channel.
 
@@ -184,6 +180,7 @@ def find_events(raw: mne.io.BaseRaw, wanted: tuple[str, ...], where: str) -> lis
     found = [
         (onset - raw.first_time, " ".join(str(name).split()))
         for onset, name in zip(notes.onset, notes.description, strict=True)
+        if not str(name).lower().startswith(BREAKS)
     ]
     if not found and "stim" in raw.get_channel_types():
         codes = mne.find_events(raw, shortest_event=1, verbose="error")
@@ -203,34 +200,6 @@ def find_events(raw: mne.io.BaseRaw, wanted: tuple[str, ...], where: str) -> lis
             "name one that is present, or leave events out for continuous windows",
         )
     return events
-
-
-def _apply_channels_tsv(raw: mne.io.BaseRaw, path: Path) -> None:
-    """Channel types and bad channels from the BIDS sidecar of `path`, if there is one."""
-    stem = path.name.rsplit("_", 1)[0]
-    without_run = re.sub(r"_run-[^_]+", "", stem)
-    for name in (stem, without_run):
-        for folder in (path.parent, path.parent.parent):
-            sidecar = folder / f"{name}_channels.tsv"
-            if sidecar.is_file():
-                break
-        else:
-            continue
-        break
-    else:
-        return
-    with open(sidecar, encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    types = {
-        row["name"]: BIDS_TYPES[row.get("type", "").upper()]
-        for row in rows
-        if row.get("name") in raw.ch_names and row.get("type", "").upper() in BIDS_TYPES
-    }
-    present = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
-    changed = {name: kind for name, kind in types.items() if present[name] != kind}
-    raw.set_channel_types(changed, on_unit_change="ignore", verbose="error")
-    marked = {row["name"] for row in rows if (row.get("status") or "").lower() == "bad"}
-    raw.info["bads"] = [n for n in raw.ch_names if n in marked or n in raw.info["bads"]]
 
 
 def _entity(path: Path, name: str) -> str | None:

@@ -20,8 +20,9 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, Recording
 from data.sources import Spec
-from data.sources.from_raw import find_events, read_raw
+from data.sources.from_raw import find_events
 from data.sources.integrity import companions
+from data.sources.opening import read_raw
 from data.sources.selection import file_signature, select_subjects
 
 DATASET = "THINGS-EEG"

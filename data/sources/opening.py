@@ -1,0 +1,91 @@
+"""Opening any file that MNE reads: whole, with its breaks marked and its channels typed.
+
+Signals stay in the file and are read in blocks. The exception are files of several sampling rates,
+which MNE reads rightly only as a whole: they take memory for all of their samples.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import mne
+
+from data.errors import InputError
+from data.sources.discontinuities import mark_joins
+from data.sources.integrity import check_length, check_whole
+
+BIDS_TYPES = {
+    "EEG": "eeg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "ECG": "ecg", "EMG": "emg",
+    "MISC": "misc", "TRIG": "stim", "RESP": "resp", "GSR": "gsr", "TEMP": "temperature",
+    "REF": "misc", "AUDIO": "misc", "PPG": "misc",
+}  # fmt: skip
+
+
+def read_raw(path: Path) -> mne.io.BaseRaw:
+    """Open a file with MNE, with few exceptions not loading its signal (`in_one_piece`); InputError
+    if it is unreadable or truncated."""
+    return in_one_piece(open_raw(path))
+
+
+def open_raw(path: Path) -> mne.io.BaseRaw:
+    """As `read_raw`, for what the file says of itself: never loads its signal."""
+    check_whole(path)
+    try:
+        # Active shielding spoils a file's MEG, not its EEG; data/pairing.py asks for SSS.
+        shielded = {"allow_maxshield": "yes"} if path.suffix == ".fif" else {}
+        raw = mne.io.read_raw(path, preload=False, verbose="error", **shielded)
+    except Exception as error:  # MNE's readers raise nearly anything on damaged files
+        raise InputError(
+            f"{path}: MNE cannot read it ({type(error).__name__}: {str(error)[:200]})",
+            "it is damaged, or of a format that MNE does not know: copy it again, or export it as "
+            "EDF, BrainVision or FIF",
+        ) from error
+    check_length(raw, path)
+    mark_joins(raw, path)
+    _apply_channels_tsv(raw, path)
+    return raw
+
+
+def in_one_piece(raw: mne.io.BaseRaw) -> mne.io.BaseRaw:
+    """Load an EDF, BDF or GDF file whose EEG is not sampled as fast as its fastest channel.
+
+    MNE brings such channels to one rate anew for each range that is read, wrongly at its ends and,
+    where it does not begin with a data record, everywhere (mne-tools/mne-python#10635).
+    """
+    for extras in getattr(raw, "_raw_extras", ()):
+        if "n_samps" not in extras or "sel" not in extras or raw.preload:
+            continue
+        samples = extras["n_samps"][extras["sel"]]
+        if any(samples[pick] != extras["max_samp"] for pick in mne.pick_types(raw.info, eeg=True)):
+            raw.load_data(verbose="error")
+    return raw
+
+
+def _apply_channels_tsv(raw: mne.io.BaseRaw, path: Path) -> None:
+    """Channel types and bad channels from the BIDS sidecar of `path`, if there is one."""
+    stem = path.name.rsplit("_", 1)[0]
+    without_run = re.sub(r"_run-[^_]+", "", stem)
+    for name in (stem, without_run):
+        for folder in (path.parent, path.parent.parent):
+            sidecar = folder / f"{name}_channels.tsv"
+            if sidecar.is_file():
+                break
+        else:
+            continue
+        break
+    else:
+        return
+    with open(sidecar, encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    types = {
+        row["name"]: BIDS_TYPES[(row.get("type") or "").upper()]
+        for row in rows
+        if row.get("name") in raw.ch_names and (row.get("type") or "").upper() in BIDS_TYPES
+    }
+    present = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+    changed = {name: kind for name, kind in types.items() if present[name] != kind}
+    raw.set_channel_types(changed, on_unit_change="ignore", verbose="error")
+    marked = {row.get("name") for row in rows if (row.get("status") or "").lower() == "bad"}
+    raw.info["bads"] = [n for n in raw.ch_names if n in marked or n in raw.info["bads"]]
