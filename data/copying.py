@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,9 +114,14 @@ def _raise_for(wrong: list[str], manifest: Manifest) -> None:
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
     """One copier at a time in a folder; a second one (another rank of the node) waits."""
-    if not os.access(target, os.W_OK):
-        raise InputError(f"--to {target}: nothing can be written there", "choose another folder")
-    with open(target / LOCK, "w") as file:
+    with ExitStack() as files:
+        try:
+            file = files.enter_context(open(target / LOCK, "w"))
+        except OSError as error:
+            raise InputError(
+                f"--to {target}: nothing can be written there ({error.strerror})",
+                "choose another folder",
+            ) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

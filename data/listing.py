@@ -6,6 +6,7 @@ import os
 
 from data.errors import InputError
 from data.profiles import Profile
+from data.recordings import Recording
 from data.sources import Spec, WorkItem, list_items
 from data.split import Wish
 
@@ -16,7 +17,7 @@ def list_all(
     specs: list[Spec], profile: Profile, default: bool
 ) -> tuple[list[WorkItem], list[Wish]]:
     """All work items, and their splits as asked for. Everything missing is told in one message."""
-    items, wishes, errors = {}, [], []
+    items, wishes, errors, names = {}, [], [], {}
     for number, spec in enumerate(specs):
         try:
             for item in list_items(spec, profile):
@@ -24,6 +25,14 @@ def list_all(
                     raise InputError(
                         f"--source {spec}: {item.key} is named twice", "name each recording once"
                     )
+                if (name := _recording_of(item)) in names:
+                    raise InputError(
+                        f"--source {spec}: two recordings are called {name}, the other one by "
+                        f"--source {names[name]}",
+                        "give raw: and bids: sources of different recordings dataset=NAME each",
+                    )
+                if name:
+                    names[name] = spec
                 items[item.key] = item
                 wishes.append(Wish(number, item.dataset, item.subject, item.split))
         except InputError as error:
@@ -41,6 +50,13 @@ def list_all(
         names = ", ".join(str(spec) for spec, error in errors if error.what == text)
         what.append(f"  - {names}: {text.removeprefix(f'--source {names}: ')}")
     raise InputError("\n".join(what), "\n  -> ".join(remedies))
+
+
+def _recording_of(item: WorkItem) -> str | None:
+    """The recording's name, of an item that is one recording and says so before it is loaded."""
+    if not hasattr(item, "run"):
+        return None
+    return Recording(item.dataset, item.subject, item.session, item.run).id
 
 
 def _missing_defaults() -> list[str]:

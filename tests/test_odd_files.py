@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
+from data.listing import list_all
 from data.packing import make_jobs, process_item, read_record
 from data.preprocess import make_windows, prepare
 from data.profiles import get_profile
@@ -117,6 +118,17 @@ def test_names_do_not_depend_on_where_the_files_lie(tmp_path, monkeypatch):
     assert found[0] == found[1]
     monkeypatch.setenv("HOME", str(tmp_path / "here"))
     assert len(list_items(parse_spec("raw:~/study/*.fif"), PROFILE)) == 2
+
+
+def test_two_recordings_of_one_name_are_told_before_hours_of_work(tmp_path):
+    for site in ("A", "B"):
+        (tmp_path / site / "eeg").mkdir(parents=True)
+        (tmp_path / site / "eeg/x.fif").touch()
+    specs = [parse_spec(f"raw:{tmp_path}/{site}/eeg/*.fif") for site in ("A", "B")]
+    with pytest.raises(InputError, match="two recordings are called eeg_sub-x_ses-1_run-x"):
+        list_all(specs, PROFILE, default=False)
+    named = [parse_spec(f"{spec},dataset={site}") for spec, site in zip(specs, "AB", strict=True)]
+    assert len(list_all(named, PROFILE, default=False)[0]) == 2
 
 
 def test_events_are_found_beside_annotations_of_breaks(tmp_path):
