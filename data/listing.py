@@ -54,7 +54,7 @@ def list_all(
 
 def _recording_of(item: WorkItem) -> str | None:
     """The recording's name, of an item that is one recording and says so before it is loaded."""
-    if not hasattr(item, "run"):
+    if not (hasattr(item, "session") and hasattr(item, "run")):
         return None
     return Recording(item.dataset, item.subject, item.session, item.run).id
 

@@ -15,18 +15,16 @@ from dataclasses import asdict
 import mne
 import numpy as np
 
-from data.bad_channels import find_bad_channels, robust_amplitude
+from data.bad_channels import find_bad_channels, robust_amplitude, sample
 from data.cutting import MOST_SAMPLES, WindowCutter
 from data.errors import InputError
 from data.preprocess import (
     Prepared,
-    bad_intervals,
     checked_scale,
     describe,
     filtered,
     hole_fraction,
     prepare,
-    sample,
     where_of,
 )
 from data.profiles import Profile
@@ -34,6 +32,7 @@ from data.reading import SpanReader
 from data.recordings import MegOptions, Recording, Windows
 from data.scratch import scratch_array
 from data.sensors import MEG_TYPES, MegSensors
+from data.spans import bad_intervals
 
 FEWEST_MEG = 4
 

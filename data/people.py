@@ -34,12 +34,19 @@ list of people, recorded with several tasks (Dreyer2023 is A, B and C together).
 SHARED_UNNUMBERED: dict[str, tuple[str, ...]] = {
     "Weibo2014": ("Weibo2014", "Beetl2021_B"),
     "Nguyen2017": ("Nguyen2017_L", "Nguyen2017_S", "Nguyen2017_SL", "Nguyen2017_V"),
-    "Lee2021Mobile": ("Lee2021Mobile_ERP", "Lee2021Mobile_SSVEP"),
+    "Lee2021Mobile": ("Lee2021Mobile_ERP", "Lee2021Mobile_SSVEP", "BCIComp2020WalkingERP"),
+    "Jeong2020": ("Jeong2020", "BCIComp2020UpperLimb"),
     "Mainsah2025": tuple(f"Mainsah2025_{name}" for name in (*"ABCDEFGHIJKLMNOPQR", "S1", "S2")),
 }
 """Group -> datasets that share persons under other numbers: Beetl2021_B is cut from Weibo2014;
 bigP3BCI (Mainsah2025) has 267 people in studies that count 327; people took part in several of
-Nguyen's vocabularies; 23 of Lee's 24 walkers did both tasks."""
+Nguyen's vocabularies; 23 of Lee's 24 walkers did both tasks.
+
+Two competition sets of Korea University are very probably cut from recordings that its authors also
+published whole, though nobody says so. BCIComp2020WalkingERP has Lee2021Mobile's task, speed (1.6
+m/s), ages (19-32) and montage of 32 scalp, 14 ear and 4 eye electrodes with a sensor of motion on
+the forehead; BCIComp2020UpperLimb has Jeong2020's 60 electrodes and amplifier, and its session of
+grasping: cup, ball and card, 50 trials each, on three days."""
 
 
 def plain_dataset(name: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import mne
 import numpy as np
 
-from data.bad_channels import MOST_SAMPLES, find_bad_channels
+from data.bad_channels import find_bad_channels, sample
 from data.channels import FEWEST, choose_channels
 from data.cutting import WindowCutter
 from data.errors import InputError
@@ -31,6 +31,7 @@ from data.reading import SpanReader
 from data.recordings import Recording, Windows
 from data.scratch import scratch_array
 from data.segments import make_segment_windows
+from data.spans import bad_intervals, long_enough, spans_of
 
 MAINS_S, MAINS_CHANNELS = 60.0, 16
 """Mains is looked for in the middle minute of as many channels, evenly spaced."""
@@ -107,7 +108,8 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     mains_hz = recording.mains_hz or raw.info["line_freq"] or _mains_of(raw, picks, where)
     band = _band(profile, sfreq_hz, mains_hz)
 
-    spans = spans_of(raw)
+    window_s = window_samples(recording, profile) / profile.sfreq_hz
+    spans, short = long_enough(spans_of(raw), window_s * sfreq_hz)
     readers = [SpanReader(raw, picks, start, stop, where) for start, stop in spans]
     signal, parts = filtered(band, readers, len(picks))
     bad = find_bad_channels(sample(parts), hole_fraction(readers)) if signal.size else {}
@@ -134,8 +136,14 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
             "positions_from": chosen.positions_from,
             "bad_channels": reasons,
             "left_out": chosen.left_out,
+            **({"stretches_too_short": short} if short else {}),
         },
     )
+
+
+def window_samples(recording: Recording, profile: Profile) -> int:
+    """Samples of a window of this recording, at the profile's rate."""
+    return profile.window_samples if recording.events is None else profile.event_samples
 
 
 def _too_few_good(where: str, good: int, total: int, reasons: dict[str, str]) -> InputError:
@@ -211,12 +219,6 @@ def filtered(
     return signal, parts
 
 
-def sample(parts: list[np.ndarray]) -> np.ndarray:
-    """`[C, N]`: evenly strided samples of all parts, enough to judge channels by."""
-    step = max(1, -(-sum(part.shape[1] for part in parts) // MOST_SAMPLES))
-    return np.concatenate([part[:, ::step] for part in parts], axis=1)
-
-
 def hole_fraction(readers: list[SpanReader]) -> np.ndarray:
     lengths = [reader.stop - reader.start for reader in readers]
     return np.average([reader.hole_fraction() for reader in readers], axis=0, weights=lengths)
@@ -231,31 +233,6 @@ def _mains_of(raw: mne.io.BaseRaw, picks: list[int], where: str) -> float | None
     some = [picks[row] for row in rows]
     excerpt = SpanReader(raw, some, start, stop, where).read(0, stop - start)
     return measure_mains(excerpt, sfreq_hz)
-
-
-def spans_of(raw: mne.io.BaseRaw) -> list[tuple[int, int]]:
-    """Start and stop samples of the stretches between gaps and joins, as MNE annotates them."""
-    cuts = []
-    for onset_s, duration_s, name in _annotations(raw):
-        if name.startswith(("edge", "bad_acq_skip", "bad boundary", "boundary")):
-            start = round(onset_s * raw.info["sfreq"])
-            # Only MNE's skips are samples without data; EEGLAB's boundaries tell what was cut out.
-            gap_s = duration_s if name.startswith("bad_acq_skip") else 0.0
-            cuts.append((start, start + round(gap_s * raw.info["sfreq"])))
-    spans, begin = [], 0
-    for start, stop in sorted(cuts):
-        if start > begin:
-            spans.append((begin, min(start, int(raw.n_times))))
-        begin = max(begin, stop)
-    if begin < raw.n_times:
-        spans.append((begin, int(raw.n_times)))
-    return spans
-
-
-def bad_intervals(raw: mne.io.BaseRaw) -> np.ndarray:
-    """`[K, 2]`: begin and end, in seconds of the recording, of what is annotated as BAD."""
-    rows = [(onset, onset + long) for onset, long, name in _annotations(raw) if name[:3] == "bad"]
-    return np.array(rows, np.float64).reshape(-1, 2)
 
 
 def counted(reasons) -> str:
@@ -288,14 +265,3 @@ def _hash(path: Path, mtime_ns: int) -> str:
     """One file often holds many recordings, and one recording hundreds of files: each is hashed
     once, unless it changes."""
     return hash_file(path)[0]
-
-
-def _annotations(raw: mne.io.BaseRaw) -> list[tuple[float, float, str]]:
-    """(onset in seconds from the first sample, duration, lower-case description)."""
-    notes = raw.annotations
-    return [
-        (float(onset) - raw.first_time, float(duration), str(name).lower())
-        for onset, duration, name in zip(
-            notes.onset, notes.duration, notes.description, strict=True
-        )
-    ]

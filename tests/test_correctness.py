@@ -18,13 +18,14 @@ from scipy.signal import firwin, freqz, resample_poly
 import data.filtering
 import data.reading
 from data.filtering import BandPass
-from data.preprocess import make_windows, spans_of
+from data.preprocess import make_windows
 from data.profiles import get_profile
 from data.reading import SpanReader
 from data.recordings import Event, Recording
 from data.scratch import scratch_array
 from data.sources import list_items, parse_spec
 from data.sources.opening import read_raw
+from data.spans import spans_of
 
 DEFAULT = get_profile("default")
 BRAIN2IMAGE = get_profile("brain2image")

@@ -189,3 +189,34 @@ def test_skip_bad_gives_nothing_up_for_a_full_tmpdir(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="set TMPDIR"):
         process_item(job)
     assert read_record(job) is None
+
+
+def test_many_trials_of_one_length_are_judged_by_more_than_their_edges():
+    """Filtered, a trial is nearly 0 at its edges: evenly strided samples would see little else."""
+    trials, length = 560, 1600
+    data = 1e-5 * np.random.default_rng(0).standard_normal((10, trials * length))
+    raw = mne.io.RawArray(data, mne.create_info(NAMES, 200.0, "eeg"), verbose="error")
+    joins = np.arange(1, trials) * length / 200.0
+    raw.set_annotations(mne.Annotations(joins, 0.0, "EDGE boundary"))
+    windows = make_windows(recording(raw), PROFILE)
+    assert windows.info["bad_channels"] == {}
+    assert len(windows.data) == 2 * trials
+    values = windows.data.astype(np.float32)
+    assert 1.4826 * np.median(np.abs(values)) == pytest.approx(1, abs=0.01)
+
+
+def test_trials_shorter_than_a_window_are_counted_and_not_filtered():
+    raw = mne.io.RawArray(
+        1e-5 * np.random.default_rng(0).standard_normal((10, 4000)),
+        mne.create_info(NAMES, 200.0, "eeg"),
+        verbose="error",
+    )
+    joins = [1.0, 2.0, 3.0, 12.0]
+    raw.set_annotations(mne.Annotations(joins, 0.0, "EDGE boundary"))
+    windows = make_windows(recording(raw), PROFILE)
+    assert windows.info["stretches_too_short"] == 3
+    assert [meta["onset_s"] for meta in windows.meta] == [3.0, 7.0, 12.0, 16.0]
+    raw.set_annotations(mne.Annotations(np.arange(1.0, 20.0), 0.0, "EDGE boundary"))
+    windows = make_windows(recording(raw), PROFILE)
+    assert len(windows.data) == 0
+    assert windows.info["dropped"] == {"recording shorter than a window": 1}

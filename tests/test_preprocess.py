@@ -13,9 +13,10 @@ from data.bad_channels import find_bad_channels
 from data.channels import TEMPLATE, choose_channels, plain_name
 from data.errors import InputError
 from data.filtering import BandPass, measure_mains
-from data.preprocess import make_windows, spans_of
+from data.preprocess import make_windows
 from data.profiles import get_profile
 from data.recordings import Event, Recording
+from data.spans import spans_of
 
 NAMES = "Fp1 Fp2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T7 T8 P7 P8 Fz Cz Pz".split()  # noqa: SIM905
 DEFAULT = get_profile("default")

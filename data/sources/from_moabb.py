@@ -9,6 +9,9 @@ absent is downloaded while listing, by MOABB, one file after another, so that wo
 for one archive. MOABB gives volts. Continuous windows by default; with events=1 one window per
 trial, around the start of the interval that MOABB defines for the task (the cue, in most datasets),
 labelled with its name.
+
+Of datasets that were published as trials, MOABB makes one signal: trial after trial, with zeros
+between them. The zeros are marked as a skip, so that no window reaches from one trial to the next.
 """
 
 from __future__ import annotations
@@ -17,13 +20,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from data.diskspace import disk_full, is_full, is_machine_trouble
 from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, Recording, safe_name
 from data.sources import Spec
 from data.sources.moabb_names import find_class, quiet
-from data.sources.offline import NotOnDisk, data_root, network_available, offline
+from data.sources.offline import (
+    NotOnDisk,
+    data_root,
+    files_on_disk,
+    network_available,
+    offline,
+    subject_files,
+)
 from data.sources.selection import describe_subjects, file_signature, select_subjects
+
+SHORTEST_SKIP_S = 0.03
+"""Fewer zeros in a row may be signal: digitised, and filtered or referenced by the publisher."""
+BLOCK_SAMPLES = 100_000
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,7 @@ class MoabbItem:
         sessions = _read(dataset, self.number, self.needs_network)
         for session, runs in sessions.items():
             for run, raw in runs.items():
+                notes = mark_skips(raw)
                 yield Recording(
                     dataset=self.dataset,
                     subject=self.subject,
@@ -74,6 +92,7 @@ class MoabbItem:
                     mains_hz=self.mains_hz,
                     montage=self.montage,
                     source_files=list(self.files),
+                    notes=notes,
                 )
 
 
@@ -122,24 +141,6 @@ def list_items(spec: Spec, profile: Profile) -> list[MoabbItem]:
     ]
 
 
-def files_on_disk(dataset, subject, root: Path) -> list[Path] | None:
-    """The files of a subject, or None if any is absent. Never asks the network."""
-    with offline() as touched, quiet():
-        try:
-            paths = dataset.data_path(subject)
-            found = [Path(path) for path in (paths if isinstance(paths, list) else [paths])]
-            return _expand([*found, *touched])
-        except Exception:
-            # A loader without its files raises anything; what matters is the next try.
-            touched.clear()
-        try:
-            # data_path of some datasets also wants files that their signals do not need.
-            dataset.get_data([subject])
-        except Exception:
-            return None
-    return _expand(touched) or _expand(_under(root, dataset))
-
-
 def _read(dataset, subject, needs_network: bool) -> dict:
     """{session: {run: raw}} of one subject."""
     with quiet():
@@ -154,12 +155,53 @@ def _read(dataset, subject, needs_network: bool) -> dict:
                 "the file was there when the sources were listed: start again",
             ) from error
         except Exception as error:  # every dataset has a reader of its own
+            if is_machine_trouble(error):  # the file may be whole: nobody is to delete it
+                raise
             raise InputError(
                 f"moabb:{type(dataset).__name__}: subject {subject} cannot be read "
                 f"({type(error).__name__}: {str(error)[:200]})",
                 "a file is truncated or damaged: delete it and fetch it again; its folder is under "
                 f"{data_root()}",
             ) from error
+
+
+def mark_skips(raw) -> dict:
+    """Annotate, in place, every run of zeros in all EEG channels; returns notes on them, if any.
+
+    MNE's BAD_ACQ_SKIP cuts a recording in two and counts as no signal. A recording of zeros alone
+    is left as it is: it has no good channel, and is refused for that.
+    """
+    if not raw.preload:
+        return {}
+    sfreq_hz = raw.info["sfreq"]
+    edges = np.flatnonzero(np.diff(_silent(raw), prepend=False, append=False))
+    starts, stops = edges.reshape(-1, 2).T
+    long = stops - starts >= SHORTEST_SKIP_S * sfreq_hz
+    starts, stops = starts[long], stops[long]
+    samples = int((stops - starts).sum())
+    if samples in (0, raw.n_times):
+        return {}
+    # A thousandth of a sample inside: rounding must not let it overlap the windows beside it.
+    onset_s, end_s = (starts + 1e-3) / sfreq_hz, (stops - 1e-3) / sfreq_hz
+    raw.annotations.append(
+        onset_s + raw.first_time, end_s - onset_s, ["BAD_ACQ_SKIP"] * len(starts)
+    )
+    return {"zero_runs_cut": len(starts), "zero_s_cut": round(samples / sfreq_hz, 3)}
+
+
+def _silent(raw) -> np.ndarray:
+    """bool `[N]`: where every EEG channel is exactly 0. Signal costs one channel's look."""
+    from mne import pick_types
+
+    picks = pick_types(raw.info, eeg=True, exclude=[])
+    silent = np.full(raw.n_times, len(picks) > 0)
+    for start in range(0, raw.n_times, BLOCK_SAMPLES):
+        part = silent[start : start + BLOCK_SAMPLES]
+        for pick in picks:
+            part &= raw.get_data([pick], start, start + len(part), verbose="error")[0] == 0
+            if not part.any():
+                break
+    return silent
 
 
 def _trials(raw, dataset) -> list[Event]:
@@ -177,12 +219,14 @@ def _download(spec: Spec, dataset, subject) -> list[Path]:
     try:
         paths = dataset.data_path(subject)
     except Exception as error:  # hosts, archives and checksums fail in their own ways
+        if is_full(error):
+            raise disk_full(data_root(), None) from error
         raise InputError(
             f"--source {spec}: subject {subject} could not be fetched "
             f"({type(error).__name__}: {str(error)[:200]})",
             "try again later, or from MOABB's mirror with  MOABB_DOWNLOAD_PROVIDER=nemar",
         ) from error
-    return _expand([Path(path) for path in (paths if isinstance(paths, list) else [paths])])
+    return subject_files(paths, type(dataset).__name__, subject)
 
 
 def _absent(spec: Spec, name: str, missing: list, present: list, root: Path) -> InputError:
@@ -202,16 +246,3 @@ def _absent(spec: Spec, name: str, missing: list, present: list, root: Path) -> 
         "fetch them from",
         remedy,
     )
-
-
-def _expand(paths: list[Path]) -> list[Path]:
-    """Files, and those inside folders, sorted."""
-    files = {path for path in paths if path.is_file()}
-    for folder in (path for path in paths if path.is_dir()):
-        files |= {path for path in folder.rglob("*") if path.is_file()}
-    return sorted(files)
-
-
-def _under(root: Path, dataset) -> list[Path]:
-    """The dataset's folder, by MOABB's usual name for it."""
-    return list(root.glob(f"MNE-{dataset.code.lower()}*-data"))

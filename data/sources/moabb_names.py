@@ -9,6 +9,7 @@ import re
 import warnings
 
 from data.errors import InputError, did_you_mean
+from data.sources.selection import canonical_subject
 
 OLD_NAMES = {
     "munichmi": "GrosseWentrup2009",
@@ -28,6 +29,10 @@ GONE = {
     "was 60 people, 8 channels)",
 }
 """Datasets of earlier releases that are not there any more -> what to use."""
+FOLDER_NUMBERS = {
+    "Chang2025": [number for number in range(201, 231) if number not in (207, 218)],
+}
+"""Datasets whose folders number subjects otherwise than MOABB -> the folders' numbers, in order."""
 
 
 def find_class(name: str):
@@ -48,6 +53,12 @@ def find_class(name: str):
         f"{did_you_mean(name, datasets)} All {len(datasets)} are listed by  "
         'python -c "import moabb.datasets as d; print(*sorted(vars(d)))"'.strip(),
     )
+
+
+def folder_number(dataset: str, subject: object) -> str:
+    """The number by which a dataset's folders and files name a subject of MOABB's."""
+    numbers = FOLDER_NUMBERS.get(dataset)
+    return str(numbers[int(str(subject)) - 1]) if numbers else canonical_subject(subject)
 
 
 def class_names() -> list[str]:

@@ -3,17 +3,29 @@
 MOABB's `data_path` both finds and downloads, hashes every byte of what it finds, and retries
 mirrors for up to a minute where there is no network. Under `offline()` its downloader finds files
 by name alone and refuses at once what is absent, so a whole dataset is looked over in seconds.
+
+What `data_path` gives back is anything from one path to a dictionary of lists, and for some
+datasets the folder of all subjects: `subject_files` makes one subject's files of it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.diskspace import is_machine_trouble
 from data.errors import InputError
+from data.sources.moabb_names import folder_number, quiet
+
+NAMES_SUBJECT = re.compile(
+    r"(?<![a-z0-9])(?:subject|subj|sub|sbj|participant|pp|p(?!300)|s)[-_ ]?0*(\d+)(?!\d)",
+    re.IGNORECASE,
+)
+"""sub-03, S3, subject_3, P03, but not session3, ses-03, run3 or P300."""
 
 
 class NotOnDisk(OSError):
@@ -80,3 +92,74 @@ def data_root() -> Path:
             f"create it with  mkdir -p {root}  or set MNE_DATA to where the recordings are",
         )
     return root
+
+
+def files_on_disk(dataset, subject, root: Path) -> list[Path] | None:
+    """The files of a subject, or None if any is absent. Never asks the network."""
+    name = type(dataset).__name__
+    with offline() as touched, quiet():
+        try:
+            found = flat_paths(dataset.data_path(subject))
+            return subject_files([*found, *touched], name, subject)
+        except Exception as error:
+            if is_machine_trouble(error):
+                raise
+            # A loader without its files raises anything; what matters is the next try.
+            touched.clear()
+        try:
+            # data_path of some datasets also wants files that their signals do not need.
+            dataset.get_data([subject])
+        except Exception as error:
+            if is_machine_trouble(error):
+                raise
+            return None
+    return subject_files(touched, name, subject) or subject_files(
+        _under(root, dataset), name, subject
+    )
+
+
+def subject_files(paths: object, dataset: str, subject: object) -> list[Path]:
+    """The files of a subject in what `data_path` gives back, sorted.
+
+    Of a folder of all subjects, only what names this one is taken, where anything does: else a
+    subject would change with every other one that is fetched beside it.
+    """
+    files = set()
+    for path in flat_paths(paths):
+        files |= {path} if path.is_file() else set()
+        if path.is_dir():
+            files |= _of_subject(path, folder_number(dataset, subject))
+    return sorted(files)
+
+
+def flat_paths(value: object) -> list[Path]:
+    """A path, or any nesting of lists and dictionaries of paths, as one list."""
+    if isinstance(value, str | os.PathLike):
+        return [Path(value)]
+    if isinstance(value, Mapping):
+        value = value.values()
+    if not isinstance(value, Iterable):
+        return []
+    return [path for part in value for path in flat_paths(part)]
+
+
+def _of_subject(folder: Path, number: str) -> set[Path]:
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    if number in (_subject_named(Path(folder.name)), _subject_named(Path(folder.parent.name))):
+        return files
+    own = {path for path in files if _subject_named(path.relative_to(folder)) == number}
+    return own or files
+
+
+def _subject_named(path: Path) -> str | None:
+    """The number of the subject that the outermost folder to name one, or the file, names."""
+    for part in path.parts:
+        match = NAMES_SUBJECT.search(part)
+        if match:
+            return match[1]
+    return None
+
+
+def _under(root: Path, dataset) -> list[Path]:
+    """The dataset's folder, by MOABB's usual name for it."""
+    return list(root.glob(f"MNE-{dataset.code.lower()}*-data"))
