@@ -49,6 +49,8 @@ SAME = resolved()
             "another deepspeed.zero_optimization.stage: 2 -> 3",
         ),
         (resolved({"bf16": {"enabled": False}}), "another deepspeed.bf16.enabled: True -> False"),
+        (resolved(layer_decay=0.9), "another layer_decay: 1 -> 0.9 (1 or not is another number"),
+        (resolved(weight_decay=0.0), "another weight_decay: 0.05 -> 0 (0 or not is another number"),
     ],
 )
 def test_what_is_refused(new, says):
@@ -69,7 +71,6 @@ RATE = "the learning rate at this step was to be"
         (resolved(schedule="trapezoid"), ["--schedule was cosine, is now trapezoid", RATE]),
         (resolved(betas=(0.9, 0.99)), ["--betas was [0.9, 0.95], is now [0.9, 0.99]"]),
         (resolved(weight_decay=0.1), ["--weight_decay was 0.05, is now 0.1"]),
-        (resolved(layer_decay=0.9), ["--layer_decay was 1.0, is now 0.9"]),
         (resolved(beta_warmup=0.2), ["--beta_warmup was 0.1, is now 0.2"]),
         (resolved(init="other.pt"), ["--init was None, is now other.pt (not read:"]),
         (resolved(workers=3), ["--workers was 2, is now 3"]),
@@ -94,6 +95,28 @@ def test_what_is_told(new, says):
     assert len(told) == len(says)
     for line, words in zip(told, says, strict=True):
         assert words in line
+
+
+def test_a_resume_does_not_forget_whom_the_first_weights_were_trained_on(tmp_path):
+    """`--init` named them at the start; the resume does without it."""
+    before = {"manifest_sha256": "0" * 64, "subjects": {"A": ["1", "3"], "Pretrained": ["7"]}}
+    now = {"manifest_sha256": "1" * 64, "subjects": {"A": ["1", "2"]}}
+    old = {**resolved(init="pretrained.pt"), "trained_on": before}
+    new = {**resolved(), "trained_on": now}
+    marker = {"world": 2, "state": {"step": 7, "applied": 6}}
+    check_resume(tmp_path, old, new, "step_00000007", marker, 2)
+    subjects = {"A": ["1", "2", "3"], "Pretrained": ["7"]}
+    wanted = {"manifest_sha256": "1" * 64, "subjects": subjects}
+    assert json.loads((tmp_path / "config.json").read_text())["trained_on"] == wanted
+    entry = json.loads((tmp_path / "history.jsonl").read_text())
+    assert entry["resolved"]["trained_on"] == wanted
+    assert now["subjects"] == {"A": ["1", "2"]}
+
+
+def test_layers_may_learn_at_another_rate():
+    refused, told = compare(resolved(layer_decay=0.9), resolved(layer_decay=0.8), 500)
+    assert refused == []
+    assert told == ["--layer_decay was 0.9, is now 0.8"]
 
 
 def test_the_record_of_a_continuation(tmp_path, capsys):

@@ -21,10 +21,10 @@ from data.loader import WindowDataset
 from data.manifest import read_manifest
 from data.plan import Stream
 from trainer import lock
-from trainer.checkpoint import superseded
+from trainer.checkpoint import COMPLETE, superseded
 from trainer.config import RunConfig
 from trainer.feed import finite
-from trainer.saving import disk_use, require_space
+from trainer.saving import _drop_superseded, disk_use, require_space
 from trainer.skips import FEWEST, is_spike
 from trainer.watch import behind
 
@@ -242,6 +242,25 @@ def test_space_is_asked_for_beforehand(tmp_path):
 )  # fmt: skip
 def test_which_checkpoints_are_kept(last, every, gone):
     assert superseded([3, 1, 2, 6, 5, 4], last, every) == gone
+
+
+def whole_checkpoint(run, step: int) -> None:
+    folder = run / "checkpoints" / f"step_{step:08d}"
+    folder.mkdir(parents=True)
+    (folder / COMPLETE).write_text(json.dumps({"world": 1, "state": {"step": step}, "files": {}}))
+
+
+@pytest.mark.parametrize(
+    ("last", "every", "kept"), [(1, 0, [12, 16, 20]), (2, 0, [8, 12, 16, 20]),
+                                (1, 4, [4, 8, 12, 16, 20])],
+)  # fmt: skip
+def test_a_checkpoint_is_kept_beside_later_ones_that_were_passed_over(tmp_path, last, every, kept):
+    """Those of steps 16 and 20 have the right sizes and a wrong content: the run went back to 8."""
+    for step in (4, 8, 12, 16, 20):
+        whole_checkpoint(tmp_path, step)
+    config = RunConfig(preset="tiny", keep_last=last, keep_every=every)
+    _drop_superseded(tmp_path, 12, config)
+    assert [int(path.name[5:]) for path in sorted((tmp_path / "checkpoints").iterdir())] == kept
 
 
 @slow

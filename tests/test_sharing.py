@@ -54,12 +54,14 @@ def test_encoder_folder_gives_what_the_autoencoder_gives(tokens, tmp_path):
     eeg, places = torch.randn(2, 9, 3 * config.patch_samples + 5), torch.randn(9, 3) / 15
     wanted = vae.encode(eeg, places)
     state = {k: v for k, v in vae.state_dict().items() if k.startswith("encoder.")}
-    meta = {"model": config.as_dict(), "trained_on": {"A": ["1", "2"]}, "steps": 7,
+    people = {"manifest_sha256": "0" * 64, "subjects": {"A": ["1", "2"], "B": ["5"]}}
+    meta = {"model": config.as_dict(), "trained_on": people, "steps": 7,
             "signal": {"sfreq_hz": 200.0, "l_freq_hz": 0.5, "h_freq_hz": 75.0}}  # fmt: skip
     folder = tmp_path / "encoder"
     write_encoder_folder(state, meta, folder)
     assert (folder / "model.safetensors").is_file()
-    assert "A (2)" in (folder / "README.md").read_text()
+    assert "Subjects of pretraining: A (2), B (1)." in (folder / "README.md").read_text()
+    assert EegEncoderConfig.from_pretrained(folder).trained_on == people["subjects"]
 
     from transformers import AutoModel
 
@@ -76,7 +78,7 @@ def test_encoder_folder_gives_what_the_autoencoder_gives(tokens, tmp_path):
     weights, settings = read_encoder(str(folder), 200.0)
     assert set(weights) == set(state)
     assert settings["vae"] == config.as_dict()
-    assert settings["trained_on"] == {"A": ["1", "2"]}
+    assert settings["trained_on"] == {"A": ["1", "2"], "B": ["5"]}
     with pytest.raises(InputError, match="trained at 200 Hz, the pairs have 250"):
         read_encoder(str(folder), 250.0)
 

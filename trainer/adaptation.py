@@ -24,6 +24,7 @@ from trainer.baselines import BASELINES, Fill, on_device
 from trainer.comparison import ALL, Comparison, compare
 from trainer.figures import adaptation_figure
 from trainer.held_out import HeldOutWindows, WindowBatch, draw_masks, kinds_for, known_subjects
+from trainer.known import people_of
 from trainer.report import interval, plural, save_figure, short_table, table, write_json
 from trainer.scores import mean_with_interval, samples_of
 
@@ -155,7 +156,7 @@ def adaptation_report(
         progress=progress,
     )
     distributions = _distributions({**fills, "spline": BASELINES["spline"]}, chosen, config, seed)
-    known = known_subjects(chosen.windows_of(), trained_on)
+    known = known_subjects(chosen.windows_of(), trained_on, people_of(manifest))
     report = _build(comparison, distributions, chosen, manifest, split, seed, known)
     out.mkdir(parents=True, exist_ok=True)
     save_figure(out / "adaptation.png", _figure(report, distributions))

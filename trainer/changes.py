@@ -9,6 +9,7 @@ from pathlib import Path
 from data.errors import InputError
 from data.files import write_atomic
 from trainer.config import RunConfig
+from trainer.known import subjects_of, union_of_subjects
 from trainer.optim import lr_factor
 
 # Another value of these is another experiment.
@@ -32,6 +33,7 @@ def compare(old: dict, new: dict, applied: int) -> tuple[list[str], list[str]]:
         for name in FIXED
         if old.get(name) != new.get(name)
     ]
+    refused += _other_groups(old["run"], new["run"])
     told = []
     for name, before, now in _changes(old["run"], new["run"]):
         if name not in SAID_ELSEWHERE:
@@ -67,10 +69,32 @@ def check_resume(run: Path, old: dict, new: dict, tag: str, marker: dict, world:
         told.append(f"ranks were {marker['world']}, are now {world}")
     for line in told:
         print(f"resume: {line}", flush=True)
+    new = with_earlier_subjects(old, new)
     entry = {"step": marker["state"]["step"], "changes": told, "resolved": new}
     with open(run / "history.jsonl", "a") as file:
         file.write(json.dumps(entry) + "\n")
     write_atomic(run / "config.json", (json.dumps(new, indent=1) + "\n").encode())
+
+
+def with_earlier_subjects(old: dict, new: dict) -> dict:
+    """The record `new`, which also names whom `old` says the weights were trained on: `--init` need
+    not be repeated at a resume, and its subjects stay in the weights."""
+    if "trained_on" not in old or "trained_on" not in new:
+        return new
+    subjects = union_of_subjects(*(subjects_of(record["trained_on"]) for record in (old, new)))
+    return {**new, "trained_on": {**new["trained_on"], "subjects": subjects}}
+
+
+def _other_groups(old: dict, new: dict) -> list[str]:
+    """Flags whose change divides the parameters into other groups, by which a checkpoint's
+    moments are stored."""
+    told = []
+    for name, together in (("layer_decay", 1), ("weight_decay", 0)):
+        before, now = old.get(name), new.get(name)
+        if None not in (before, now) and (before == together) != (now == together):
+            why = f"{together:g} or not is another number of the optimizer's parameter groups"
+            told.append(f"another {name}: {before:g} -> {now:g} ({why})")
+    return told
 
 
 def _learning_rate(old: dict, new: dict, applied: int) -> str | None:

@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from data.errors import InputError
 from trainer import universal
+from trainer.optim import own_steps, restore_settings, settings_of
 from trainer.runtime import Ranks, broadcast_object, together
 
 COMPLETE = "COMPLETE.json"
@@ -138,14 +139,22 @@ def load(engine, run: Path, tag: str, marker: dict, ranks: Ranks) -> dict:
     """Load a complete checkpoint into the engine; returns its state.
 
     Each rank holds a part of the optimizer: with another number of ranks than wrote it, it is
-    converted first (trainer/universal.py).
+    converted first (trainer/universal.py). Of the optimizer only moments and step counts are the
+    checkpoint's: decay, betas and gradient clipping stay as this run has set them.
     """
     folder = checkpoint_folder(run)
+    optimizer = engine.basic_optimizer
+    settings = settings_of(optimizer)
     if marker["world"] != ranks.world:
         universal.load(engine, folder / tag, ranks)
-        return marker["state"]
-    with together(ranks):
-        path, state = engine.load_checkpoint(str(folder), tag=tag)
-        if path is None:
-            raise InputError(f"{folder / tag}: DeepSpeed could not load it")
+        state = marker["state"]
+    else:
+        with together(ranks):
+            path, state = engine.load_checkpoint(str(folder), tag=tag)
+            if path is None:
+                raise InputError(f"{folder / tag}: DeepSpeed could not load it")
+    restore_settings(optimizer, settings)
+    own_steps(optimizer)
+    if hasattr(engine.optimizer, "clip_grad"):
+        engine.optimizer.clip_grad = engine.gradient_clipping()
     return {key: state[key] for key in marker["state"]}

@@ -53,7 +53,7 @@ def write_encoder_folder(state: dict[str, torch.Tensor], meta: dict, out: Path) 
     # Here, since transformers costs seconds where plain weights are asked for.
     from model.hub import EegEncoderConfig, EegEncoderModel
 
-    config = EegEncoderConfig(meta["model"], meta["signal"], meta["trained_on"])
+    config = EegEncoderConfig(meta["model"], meta["signal"], meta["trained_on"]["subjects"])
     model = EegEncoderModel(config)
     model.load_state_dict(state)
     model.save_pretrained(out)
@@ -66,7 +66,8 @@ def write_encoder_folder(state: dict[str, torch.Tensor], meta: dict, out: Path) 
 def encoder_card(name: str, meta: dict) -> str:
     """The model card: what it is, how EEG must be made for it, whom it was trained on."""
     signal, model = meta["signal"], meta["model"]
-    people = ", ".join(f"{key} ({len(them)})" for key, them in meta["trained_on"].items())
+    subjects = meta["trained_on"]["subjects"]
+    people = ", ".join(f"{dataset} ({len(them)})" for dataset, them in subjects.items())
     return f"""---
 library_name: transformers
 tags: [eeg, masked-autoencoder]

@@ -27,6 +27,7 @@ from model.autoencoder import MaskedVAE
 from trainer.baselines import BASELINES, on_device
 from trainer.comparison import ALL, Comparison, compare
 from trainer.held_out import KINDS, HeldOutWindows, kinds_for, known_subjects
+from trainer.known import people_of
 from trainer.report import build_report, markdown, plural, short_table, write_figures, write_json
 from trainer.weights import load_model
 
@@ -92,7 +93,7 @@ def evaluate(
         "mask_ratio": ratio,
         "windows_per_subject": windows_per_subject,
         "seed": seed,
-        "trained_subjects": known_subjects(counts, trained_on),
+        "trained_subjects": known_subjects(counts, trained_on, people_of(manifest)),
     }
     notes = _notes(settings, counts, trained_on, comparison)
     return build_report(comparison, counts, settings, notes), comparison
@@ -104,8 +105,9 @@ def _notes(settings: dict, counts: dict, trained_on: dict | None, comparison) ->
     if seen:
         names = "; ".join(f"{d}: {', '.join(s)}" for d, s in seen.items())
         notes.append(
-            f"TRAINED ON: {sum(map(len, seen.values()))} of these {subjects} subjects are ones "
-            f"that the model was trained on ({names}). These scores say nothing about new people."
+            f"TRAINED ON: {sum(map(len, seen.values()))} of these {subjects} subjects are, or "
+            f"under another dataset's name may be, ones that the model was trained on ({names}). "
+            "These scores say nothing about new people."
         )
     elif settings["split"] == "train":
         notes.append("TRAINED ON: this is the training split.")

@@ -18,9 +18,11 @@ import torch
 
 from data.errors import InputError
 from data.manifest import SPLITS, Manifest
+from data.people import People
 from data.readers import Readers
 from model.config import MASK_KINDS, ModelConfig
 from model.masking import draw_hidden
+from trainer.known import known_among
 
 RANDOM_TIME = "random-time"
 KINDS = (*MASK_KINDS, RANDOM_TIME)
@@ -179,16 +181,21 @@ class HeldOutWindows:
                 )
 
 
-def known_subjects(counts: dict, trained_on: dict | None) -> dict[str, list[str]] | None:
-    """Scored subjects that a model was trained on, by dataset; None: the model does not say.
+def known_subjects(
+    counts: dict, trained_on: dict | None, people: People
+) -> dict[str, list[str]] | None:
+    """Scored subjects that a model was trained on, under this or another dataset's name, by
+    dataset; None: the model does not say.
 
     counts: {dataset: {subject: windows}}. trained_on: what a run's config or a converted file says.
     """
     if not trained_on or "subjects" not in trained_on:
         return None
-    known = trained_on["subjects"]
-    both = {d: sorted(set(subjects) & set(known.get(d, ()))) for d, subjects in counts.items()}
-    return {dataset: subjects for dataset, subjects in both.items() if subjects}
+    asked = [(dataset, subject) for dataset, subjects in counts.items() for subject in subjects]
+    found: dict[str, list[str]] = {}
+    for dataset, subject in sorted(known_among(asked, trained_on["subjects"], people)):
+        found.setdefault(dataset, []).append(subject)
+    return found
 
 
 def hidden_count(kind: str, n_channels: int, n_patches: int, mask_ratio: float) -> int:

@@ -59,7 +59,7 @@ def save(engine, run: Path, step: int, state: dict, config: RunConfig, ranks: Ra
                 files = {name: found for written in everyone for name, found in written.items()}
                 _mark(folder, ranks.world, state, files)
                 write_atomic(folder.parent / "latest", folder.name.encode())  # for its own tools
-                _drop_superseded(run, config)
+                _drop_superseded(run, step, config)
     except InputError:
         if ranks.first and not (folder / COMPLETE).exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -151,8 +151,10 @@ def _mark(folder: Path, world: int, state: dict, files: dict[str, list[int]]) ->
     write_atomic(folder / COMPLETE, json.dumps(marker, indent=1).encode())
 
 
-def _drop_superseded(run: Path, config: RunConfig) -> None:
-    steps = [step_of(tag) for tag in complete_tags(run)]
+def _drop_superseded(run: Path, saved: int, config: RunConfig) -> None:
+    """Drop what the checkpoint of step `saved` makes superfluous. Later ones do not count: the run
+    has passed them over for their content, so they are none to go back to."""
+    steps = [step for step in map(step_of, complete_tags(run)) if step <= saved]
     for step in superseded(steps, config.keep_last, config.keep_every):
         folder = checkpoint_folder(run) / tag_of(step)
         # Its marker goes first: a half-deleted checkpoint must not look whole.

@@ -14,6 +14,7 @@ from data.shards import verify_shard
 from model.config import ModelConfig
 from model.flops import training_flops
 from trainer.config import RunConfig, read_deepspeed_config
+from trainer.known import union_of_subjects
 from trainer.provenance import trained_subjects
 from trainer.runtime import Ranks, broadcast_object, together
 from trainer.weights import read_description, read_run_config
@@ -50,7 +51,9 @@ class Plan:
             "manifest_sha256": self.manifest.sha256,
             "trained_on": {
                 "manifest_sha256": self.manifest.sha256,
-                "subjects": _with(trained_subjects(self.manifest), self.inherited_subjects),
+                "subjects": union_of_subjects(
+                    trained_subjects(self.manifest), self.inherited_subjects
+                ),
             },
             "seed": self.config.seed,
             "micro_batch": self.micro,
@@ -171,8 +174,3 @@ def can_validate(plan: Plan, ranks: Ranks) -> bool:
             f"no validation: {plan.config.shards} lacks the val shards of its manifest", flush=True
         )
     return here
-
-
-def _with(first: dict[str, list[str]], second: dict[str, list[str]]) -> dict[str, list[str]]:
-    datasets = sorted({*first, *second})
-    return {name: sorted({*first.get(name, []), *second.get(name, [])}) for name in datasets}

@@ -18,6 +18,7 @@ from data.files import write_atomic
 from data.manifest import Manifest, read_manifest
 from data.pairs import require_pairs
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
+from trainer.known import known_among, people_of, subjects_of
 from trainer.provenance import versions
 from trainer.scores import usable_bands
 from trainer.translation import baselines as base
@@ -221,9 +222,10 @@ def make_report(
 
 def warn(told: dict, manifest: Manifest, split: Split, tested: list[str], config) -> list[str]:
     found = []
-    people = (config.eeg_encoder or {}).get("trained_on", {})
+    pretrained = subjects_of((config.eeg_encoder or {}).get("trained_on"))
     entries = [entry for entry in manifest.recordings if entry["id"] in tested]
-    if any(entry["subject"] in people.get(entry["dataset"], ()) for entry in entries):
+    people = [(entry["dataset"], str(entry["subject"])) for entry in entries]
+    if known_among(people, pretrained, people_of(manifest)):
         found.append("The EEG encoder was pretrained on EEG of test subjects.")
     same = told.get("data", {}).get("sha256") == manifest.sha256
     seen = sorted(set(told.get("trained_on", ())) & set(tested))
@@ -234,6 +236,12 @@ def warn(told: dict, manifest: Manifest, split: Split, tested: list[str], config
         )
     elif seen and same:
         found.append(f"TRAINED ON {len(seen)} of the test recordings: no score below is honest.")
+    elif seen:
+        found.append(
+            f"{len(seen)} of the test recordings have the names of recordings that the model was "
+            "TRAINED ON, in a folder packed otherwise: if they are the same, no score below is "
+            "honest."
+        )
     if not told:
         found.append("The model does not say what it was trained on.")
     elif not same:

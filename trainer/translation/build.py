@@ -10,6 +10,7 @@ import torch
 
 from data.errors import InputError
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
+from trainer.known import subjects_of
 from trainer.runtime import Ranks, together
 from trainer.translation.config import TranslationConfig
 from trainer.translation.start import (
@@ -89,7 +90,7 @@ def read_encoder(path: str, sfreq_hz: float) -> tuple[dict[str, torch.Tensor], d
             f"--eeg_encoder {path}: trained at {vae['sfreq_hz']:g} Hz, the pairs have {sfreq_hz:g}",
             "pack the pairs with  --profile eeg2meg_200  for an encoder of the default profile",
         )
-    return state, {"vae": vae, "signal": signal, "trained_on": people}
+    return state, {"vae": vae, "signal": signal, "trained_on": subjects_of(people)}
 
 
 def build_model(config: TranslationConfig, data: Data, weights: dict | None):
