@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from data.errors import InputError
 from data.pairs import PairedMontage, PairedWindow
 from model.brainformer import BrainformerConfig
+from trainer.translation import hf
 from trainer.translation.baselines import correlation_by_fold, without_lags
 from trainer.translation.config import TranslationConfig, batch_sizes
 from trainer.translation.evaluation import Evoked
-from trainer.translation.keeping import best_of, out_of_patience
+from trainer.translation.keeping import (
+    best_of,
+    drop_superseded,
+    mark_complete,
+    out_of_patience,
+)
 from trainer.translation.pieces import BatchPlan, Pieces
 from trainer.translation.ridge import fit_ridge, group_moments, lagged, reduced_rank, squared_error
 from trainer.translation.scores import RecordingScores, SensorSums, difference, summarise
@@ -365,3 +374,39 @@ def test_unknown_sensor_types_and_unequal_lengths_say_so():
         fit_processor(unknown, BrainformerConfig())
     with pytest.raises(InputError, match="64 samples of EEG, 60 of MEG"):
         Pieces(Windows(meg_samples=60), parts, 16, "training")
+
+
+def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "model.bin").write_bytes(b"1234")
+    if whole:
+        mark_complete(path, step, SimpleNamespace(world=1, first=True))
+
+
+@pytest.mark.parametrize(("last", "kept"), [(1, [12, 16]), (2, [8, 10, 12, 16]), (9, None)])
+def test_checkpoints_are_dropped_when_a_later_one_is_whole(tmp_path, last, kept):
+    """Only those before the ones kept: an unfinished one is not counted, nor is a later one."""
+    steps = {2: False, 4: True, 8: True, 10: False, 12: True, 16: True}
+    for step, whole in steps.items():
+        checkpoint(tmp_path, step, whole)
+    drop_superseded(tmp_path, 12, last)
+    wanted = [4, 8, 10, 12, 16] if kept is None else kept
+    assert sorted(int(path.name[11:]) for path in tmp_path.iterdir()) == wanted
+
+
+def test_nothing_is_dropped_before_a_checkpoint_is_whole(tmp_path):
+    for step, whole in {4: True, 8: False}.items():
+        checkpoint(tmp_path, step, whole)
+    drop_superseded(tmp_path, 8, 1)
+    assert (tmp_path / "checkpoint-4" / "COMPLETE.json").is_file()
+    assert (tmp_path / "checkpoint-8").is_dir()
+
+
+def test_transformers_drops_no_checkpoint(tmp_path, monkeypatch):
+    """It would do so before the one that it has just written is marked complete."""
+    monkeypatch.setattr(hf, "TrainingArguments", lambda **given: given)
+    config = TranslationConfig(run=str(tmp_path), keep_last=1)
+    machine = hf.Machine(1, 1, 1, False, {"gradient_clipping": 1.0})
+    ranks = SimpleNamespace(device=torch.device("cpu"))
+    assert hf.training_arguments(config, machine, ranks, False)["save_total_limit"] is None

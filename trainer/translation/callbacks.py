@@ -8,11 +8,12 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from trainer.metrics import Log
-from trainer.runtime import Ranks
+from trainer.runtime import Ranks, together
 from trainer.stopping import StopRequests
 from trainer.translation.config import TranslationConfig
 from trainer.translation.keeping import (
     best_of,
+    drop_superseded,
     full_weights,
     mark_complete,
     out_of_patience,
@@ -57,6 +58,9 @@ class Keeper(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         mark_complete(folder, state.global_step, self.ranks)
+        with together(self.ranks):
+            if self.ranks.first:
+                drop_superseded(folder.parent, state.global_step, self.config.keep_last)
 
     def on_train_end(self, args, state, control, **kwargs):
         self.stopping.close()

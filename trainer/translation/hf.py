@@ -80,7 +80,7 @@ def training_arguments(
         eval_on_start=not resuming,
         save_strategy="steps",
         save_steps=config.save_every,
-        save_total_limit=config.keep_last,
+        save_total_limit=None,  # it would drop the last whole one first: `Keeper` does it
         # Trainer copies the dictionary's values into its own object and changes them there.
         deepspeed=copy.deepcopy(machine.deepspeed),
         bf16=machine.bf16,

@@ -49,18 +49,30 @@ def out_of_patience(history: Sequence[dict], patience: int) -> bool:
 def full_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """fp32 weights under the names of the model's state dict; every rank must call it.
 
-    bf16 training holds the exact weights in DeepSpeed's optimizer, a part on each rank.
+    bf16 training holds the exact weights in DeepSpeed's optimizer, a part on each rank; with ZeRO-3
+    (`ds_id`) the model itself holds nothing else. Frozen weights are in no optimizer.
     """
     parameters = dict(model.named_parameters())
     found = {}
     for name, value in model.state_dict(keep_vars=True).items():
-        parameter = parameters.get(name)
-        if parameter is not None and hasattr(parameter, "_hp_mapping"):
-            from deepspeed.utils import safe_get_full_fp32_param
-
-            value = safe_get_full_fp32_param(parameter)
+        value = _whole(parameters[name]) if name in parameters else value
         found[name] = value.detach().float().cpu().clone().contiguous()
     return found
+
+
+def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A parameter as the optimizer has it; gathered where ZeRO-3 has divided a frozen one."""
+    divided = hasattr(parameter, "ds_id")
+    if divided and not parameter.requires_grad:
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([parameter]):
+            return parameter.detach().clone()
+    if divided or hasattr(parameter, "_hp_mapping"):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(parameter)
+    return parameter
 
 
 def write_folder(folder: Path, model, weights: dict, processor, description: dict) -> None:
@@ -94,11 +106,24 @@ def mark_complete(folder: Path, step: int, ranks) -> None:
         write_atomic(folder / COMPLETE, json.dumps(marker, indent=1).encode())
 
 
+def drop_superseded(folder: Path, step: int, keep_last: int) -> None:
+    """Remove the checkpoints before the last `keep_last` whole ones up to `step`, which has just
+    been marked complete. Its marker goes first: a half-deleted one must not look whole."""
+    steps = {step_of(path): path for path in folder.glob("checkpoint-*")}
+    whole = sorted(one for one, path in steps.items() if one <= step and unfinished(path) is None)
+    for one in sorted(one for one in steps if whole and one < whole[-keep_last:][0]):
+        (steps[one] / COMPLETE).unlink(missing_ok=True)
+        shutil.rmtree(steps[one])
+
+
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint by its name, as transformers gives it."""
+    return int(folder.name.split("-")[1])
+
+
 def last_complete(run: Path) -> Path | None:
     """The newest whole checkpoint of a run; says so where one is not whole."""
-    folders = sorted(
-        (run / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
-    )
+    folders = sorted((run / "checkpoints").glob("checkpoint-*"), key=step_of)
     for folder in reversed(folders):
         problem = unfinished(folder)
         if problem is None:

@@ -31,6 +31,7 @@ from trainer.translation.keeping import (
     last_complete,
     out_of_patience,
     read_history,
+    step_of,
 )
 from trainer.translation.pieces import Collate
 from trainer.translation.start import (
@@ -180,7 +181,7 @@ def make_trainer(
     config, machine, ranks, data, model, fitted, description, checkpoint
 ) -> TranslationTrainer:
     collate = Collate(fitted.processor)
-    step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+    step = step_of(checkpoint) if checkpoint else 0
 
     def draw(model) -> dict:
         return pictures(model, data, collate, ranks)
