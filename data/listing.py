@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from data.diskspace import machine_trouble
 from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Recording
@@ -37,6 +38,13 @@ def list_all(
                 wishes.append(Wish(number, item.dataset, item.subject, item.split))
         except InputError as error:
             errors.append((spec, error))
+        except Exception as error:
+            if (trouble := machine_trouble(error)) is None:
+                raise
+            raise InputError(
+                f"--source {spec}: the machine failed, not the recordings: {trouble}",
+                "wait until it works again, then run the same command again",
+            ) from error
     if not errors:
         return list(items.values()), wishes
     if len(errors) == 1 and not default:

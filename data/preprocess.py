@@ -4,7 +4,7 @@ Every operation before the scale is linear and the same for all channels, so fil
 referencing later gives the same signal as the usual order, and lets bad channels be found on the
 filtered signal. The source is read once, in blocks; what is kept of it is the filtered signal at
 the profile's rate, in memory while small and else in a file (data/scratch.py), so that a worker's
-memory does not grow with the recording.
+memory does not grow with the recording (but for the rare files of `data.reading.in_one_piece`).
 
 Windows never cross the edge of a recording, a gap, or what an annotation marks as BAD.
 """
@@ -27,7 +27,7 @@ from data.errors import InputError
 from data.files import hash_file
 from data.filtering import BandPass, measure_mains
 from data.profiles import Profile
-from data.reading import SpanReader
+from data.reading import SpanReader, in_one_piece
 from data.recordings import Recording, Windows
 from data.scratch import scratch_array
 from data.segments import make_segment_windows
@@ -105,12 +105,13 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     picks = [chosen.picks[i] for i in keep]
     if len(keep) < FEWEST:
         raise _too_few_good(where, len(keep), len(chosen.names), marked)
-    mains_hz = recording.mains_hz or raw.info["line_freq"] or _mains_of(raw, picks, where)
+    source, picks = in_one_piece(raw, picks)
+    mains_hz = recording.mains_hz or raw.info["line_freq"] or _mains_of(source, picks, where)
     band = _band(profile, sfreq_hz, mains_hz)
 
-    window_s = window_samples(recording, profile) / profile.sfreq_hz
-    spans, short = long_enough(spans_of(raw), window_s * sfreq_hz)
-    readers = [SpanReader(raw, picks, start, stop, where) for start, stop in spans]
+    window = window_samples(recording, profile)
+    spans, short = long_enough(spans_of(raw), lambda length: band.out_samples(length) >= window)
+    readers = [SpanReader(source, picks, start, stop, where) for start, stop in spans]
     signal, parts = filtered(band, readers, len(picks))
     bad = find_bad_channels(sample(parts), hole_fraction(readers)) if signal.size else {}
     reasons = {**marked, **{names[index]: reason for index, reason in bad.items()}}

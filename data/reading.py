@@ -16,6 +16,26 @@ BLOCK_S = 60.0
 STILL_S = 0.02
 
 
+def in_one_piece(raw: mne.io.BaseRaw, picks: list[int]) -> tuple[mne.io.BaseRaw, list[int]]:
+    """What to read channels from, and their numbers there: `raw` itself, or these channels of it in
+    memory where they are slower than another channel of an EDF, BDF or GDF file.
+
+    MNE brings such channels to the fastest one's rate anew for each range that is read, wrongly at
+    its ends and, where it does not begin with a data record, everywhere
+    (mne-tools/mne-python#10635).
+    """
+    slow = False
+    for extras in getattr(raw, "_raw_extras", ()):
+        if {"n_samps", "sel", "max_samp"} <= extras.keys() and not raw.preload:
+            samples = extras["n_samps"][extras["sel"]]
+            slow = slow or any(samples[pick] != extras["max_samp"] for pick in picks)
+    if not slow:
+        return raw, picks
+    names = [raw.ch_names[pick] for pick in picks]
+    whole = raw.copy().pick(names, verbose="error").load_data(verbose="error")
+    return whole, [whole.ch_names.index(name) for name in names]
+
+
 class SpanReader:
     """One stretch without gaps, samples `start`..`stop` of `raw`, read in order with `read`."""
 

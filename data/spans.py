@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mne
 import numpy as np
 
@@ -32,12 +34,12 @@ def bad_intervals(raw: mne.io.BaseRaw) -> np.ndarray:
 
 
 def long_enough(
-    spans: list[tuple[int, int]], least_samples: float
+    spans: list[tuple[int, int]], fits: Callable[[int], bool]
 ) -> tuple[list[tuple[int, int]], int]:
-    """The stretches in which a window has room, and how many have not: filtering thousands of short
-    trials one by one is slow, and nothing would come of them. Without any, the longest is kept, so
-    that channels are judged on something."""
-    long = [(start, stop) for start, stop in spans if stop - start >= least_samples - 1]
+    """The stretches in which a window has room (`fits`, of a number of samples), and how many have
+    not: filtering thousands of short trials one by one is slow, and nothing would come of them.
+    Without any, the longest is kept, so that channels are judged on something."""
+    long = [(start, stop) for start, stop in spans if fits(stop - start)]
     if not long and spans:
         long = [max(spans, key=lambda span: span[1] - span[0])]
     return long, len(spans) - len(long)

@@ -16,7 +16,7 @@ from data.preprocess import make_windows, prepare
 from data.profiles import get_profile
 from data.recordings import Recording
 from data.sources import list_items, parse_spec
-from data.sources.opening import open_raw, read_raw
+from data.sources.opening import read_raw
 from data.split import Wish, assign_splits
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
@@ -53,13 +53,15 @@ def test_eeg_beside_a_faster_channel_is_what_was_recorded(tmp_path):
     error = found.parts[0][:, middle] - wanted.parts[0][:, middle]
     assert np.abs(error).max() < 0.5e-6
     assert wanted.parts[0].std() > 5e-6
-    assert not open_raw(path).preload
+    assert not raw.preload
 
 
-def test_a_file_of_one_rate_stays_on_the_disk(tmp_path):
+@pytest.mark.parametrize("ecg_hz", [256, 1])
+def test_eeg_that_is_fastest_stays_on_the_disk(tmp_path, ecg_hz):
     path = tmp_path / "plain.edf"
-    write_edf(path, 20, 256, 256)
-    assert not read_raw(path).preload
+    write_edf(path, 20, 256, ecg_hz)
+    found = prepare(recording(read_raw(path)), PROFILE)
+    assert not any(reader.raw.preload for reader in found.readers)
 
 
 def test_one_signal_on_all_channels_is_refused():
@@ -143,6 +145,9 @@ def test_events_are_found_beside_annotations_of_breaks(tmp_path):
     [item] = list_items(parse_spec(f"raw:{tmp_path}/x_raw.fif,events=5"), PROFILE)
     [one] = item.load()
     assert [(event.onset_s, event.label) for event in one.events] == [(5.0, "5")]
+    [item] = list_items(parse_spec(f"raw:{tmp_path}/x_raw.fif,events=BAD_blink"), PROFILE)
+    [one] = item.load()  # asked for by its name it is one
+    assert [(event.onset_s, event.label) for event in one.events] == [(1.0, "BAD_blink")]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +180,15 @@ def test_skip_bad_gives_nothing_up_for_a_failing_machine(tmp_path, monkeypatch, 
     assert read_record(job) is None
 
 
+def test_trouble_while_listing_is_one_message(monkeypatch):
+    def fails(*_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("data.listing.list_items", fails)
+    with pytest.raises(InputError, match=r"the machine failed, not the recordings: .*Stale"):
+        list_all([parse_spec("simulated")], PROFILE, default=False)
+
+
 def test_skip_bad_gives_nothing_up_for_a_full_tmpdir(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -203,6 +217,17 @@ def test_many_trials_of_one_length_are_judged_by_more_than_their_edges():
     assert len(windows.data) == 2 * trials
     values = windows.data.astype(np.float32)
     assert 1.4826 * np.median(np.abs(values)) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(("sfreq", "length"), [(1000.0, 3996), (2048.0, 8184), (200.0, 800)])
+def test_trials_in_which_a_window_just_fits_give_one(sfreq, length):
+    """Also by the few samples by which a window's last one at 200 Hz comes before its end."""
+    data = 1e-5 * np.random.default_rng(0).standard_normal((10, 3 * length))
+    raw = mne.io.RawArray(data, mne.create_info(NAMES, sfreq, "eeg"), verbose="error")
+    raw.set_annotations(mne.Annotations(np.arange(1, 3) * length / sfreq, 0.0, "EDGE boundary"))
+    windows = make_windows(recording(raw), PROFILE)
+    assert len(windows.data) == 3
+    assert "stretches_too_short" not in windows.info
 
 
 def test_trials_shorter_than_a_window_are_counted_and_not_filtered():

@@ -29,7 +29,7 @@ from data.sources import Spec
 from data.sources.from_raw import BREAKS, is_part_of_another
 from data.sources.integrity import companions
 from data.sources.moabb_names import quiet
-from data.sources.opening import in_one_piece, open_raw
+from data.sources.opening import read_raw
 from data.sources.selection import file_signature, select_subjects
 
 FORMATS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
@@ -141,7 +141,7 @@ def read_bids(path: Path, root: Path) -> mne.io.BaseRaw:
 
     Raises InputError where it is truncated or unreadable, or its channels.tsv names others.
     """
-    plain = open_raw(path)  # says whether it is whole; its own annotations
+    plain = read_raw(path)  # says whether it is whole; its own annotations
     with quiet():
         try:
             raw = mne_bids.read_raw_bids(bids_path(path, root), verbose="error")
@@ -158,7 +158,7 @@ def read_bids(path: Path, root: Path) -> mne.io.BaseRaw:
     if own:
         onset, duration, description = zip(*events, *own, strict=True)
         raw.set_annotations(mne.Annotations(onset, duration, description), verbose="error")
-    return in_one_piece(raw)
+    return raw
 
 
 def find_events(raw: mne.io.BaseRaw, names: tuple[str, ...], path: Path) -> list[Event]:

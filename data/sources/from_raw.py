@@ -176,18 +176,17 @@ def find_events(raw: mne.io.BaseRaw, wanted: tuple[str, ...], where: str) -> lis
 
     Runs of spaces count as one. Labels are the descriptions. InputError lists what is present.
     """
-    notes = raw.annotations
+    notes, names = raw.annotations, {" ".join(name.split()) for name in wanted}
     found = [
         (onset - raw.first_time, " ".join(str(name).split()))
         for onset, name in zip(notes.onset, notes.description, strict=True)
-        if not str(name).lower().startswith(BREAKS)
+        if " ".join(str(name).split()) in names or not str(name).lower().startswith(BREAKS)
     ]
     if not found and "stim" in raw.get_channel_types():
         codes = mne.find_events(raw, shortest_event=1, verbose="error")
         found = [
             ((sample - raw.first_samp) / raw.info["sfreq"], str(code)) for sample, _, code in codes
         ]
-    names = {" ".join(name.split()) for name in wanted}
     events = [Event(float(onset), name) for onset, name in found if name in names]
     if not events:
         counts: dict[str, int] = {}

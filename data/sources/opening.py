@@ -1,8 +1,4 @@
-"""Opening any file that MNE reads: whole, with its breaks marked and its channels typed.
-
-Signals stay in the file and are read in blocks. The exception are files of several sampling rates,
-which MNE reads rightly only as a whole: they take memory for all of their samples.
-"""
+"""Opening any file that MNE reads: whole, with its breaks marked and its channels typed."""
 
 from __future__ import annotations
 
@@ -24,13 +20,7 @@ BIDS_TYPES = {
 
 
 def read_raw(path: Path) -> mne.io.BaseRaw:
-    """Open a file with MNE, with few exceptions not loading its signal (`in_one_piece`); InputError
-    if it is unreadable or truncated."""
-    return in_one_piece(open_raw(path))
-
-
-def open_raw(path: Path) -> mne.io.BaseRaw:
-    """As `read_raw`, for what the file says of itself: never loads its signal."""
+    """Open a file with MNE, not loading its signal; InputError if it is unreadable or truncated."""
     check_whole(path)
     try:
         # Active shielding spoils a file's MEG, not its EEG; data/pairing.py asks for SSS.
@@ -45,21 +35,6 @@ def open_raw(path: Path) -> mne.io.BaseRaw:
     check_length(raw, path)
     mark_joins(raw, path)
     _apply_channels_tsv(raw, path)
-    return raw
-
-
-def in_one_piece(raw: mne.io.BaseRaw) -> mne.io.BaseRaw:
-    """Load an EDF, BDF or GDF file whose EEG is not sampled as fast as its fastest channel.
-
-    MNE brings such channels to one rate anew for each range that is read, wrongly at its ends and,
-    where it does not begin with a data record, everywhere (mne-tools/mne-python#10635).
-    """
-    for extras in getattr(raw, "_raw_extras", ()):
-        if "n_samps" not in extras or "sel" not in extras or raw.preload:
-            continue
-        samples = extras["n_samps"][extras["sel"]]
-        if any(samples[pick] != extras["max_samp"] for pick in mne.pick_types(raw.info, eeg=True)):
-            raw.load_data(verbose="error")
     return raw
 
 
