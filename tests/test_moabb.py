@@ -9,6 +9,7 @@ import mne
 import numpy as np
 import pytest
 
+from data.channels import TEMPLATE
 from data.errors import InputError
 from data.preprocess import _hash, make_windows, source_hashes
 from data.profiles import get_profile
@@ -72,7 +73,7 @@ def joined(trials: np.ndarray) -> mne.io.BaseRaw:
     trials = 1e-6 * (trials - trials.mean(axis=2, keepdims=True))
     info = mne.create_info(CHANNELS, SFREQ, "eeg")
     raw = mne.io.RawArray(np.concatenate(list(trials), axis=1), info, verbose="error")
-    raw.set_montage("standard_1005")
+    raw.set_montage(TEMPLATE)
     onsets = np.arange(1, len(trials)) * trials.shape[2] / SFREQ
     return raw.set_annotations(mne.Annotations(onsets, 0.0, "EDGE boundary"))
 
@@ -142,7 +143,7 @@ def test_an_event_at_the_edge_of_its_trial_gives_no_window(load):
 def raw_of(signal: np.ndarray, kind: str = "eeg", **options) -> mne.io.BaseRaw:
     info = mne.create_info(CHANNELS, SFREQ, kind)
     raw = mne.io.RawArray(signal, info, verbose="error", **options)
-    return raw.set_montage("standard_1005") if kind == "eeg" else raw
+    return raw.set_montage(TEMPLATE) if kind == "eeg" else raw
 
 
 def skips_of(raw) -> list[tuple[int, int]]:
