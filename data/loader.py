@@ -9,6 +9,8 @@ one.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -175,9 +177,26 @@ def worker_context(workers: int):
     """
     if not workers:
         return None
+    _kill_at_exit()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
     return context
+
+
+@functools.cache
+def _kill_at_exit() -> None:
+    """Kill workers that outlive the main process's last line, where Python would wait for them.
+
+    They are ended with their iterator; one that is still referred to then is never asked to, and
+    workers shielded from a scheduler's signals cannot be terminated. Runs after torch's own attempt
+    and before Python's wait, since exit functions run last in, first out.
+    """
+    atexit.register(_kill_children)
+
+
+def _kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def start_worker(worker: int) -> None:

@@ -165,6 +165,33 @@ def test_workers_end_with_a_killed_trainer(manifest):
     assert done.returncode == -9, done.stderr
 
 
+@pytest.mark.slow
+def test_a_process_ends_although_a_loader_is_still_referred_to(manifest):
+    """Nobody then asks its workers to end, and as in training they are shielded from SIGTERM."""
+    code = (
+        "import sys\n"
+        "from data.loader import TrainingRequests, WindowDataset, training_loader\n"
+        "from data.manifest import read_manifest\n"
+        "from data.plan import Stream\n"
+        "from trainer.stopping import shielded\n"
+        "if __name__ == '__main__':\n"
+        "    manifest = read_manifest(sys.argv[1])\n"
+        "    shards = manifest.of_split('train')\n"
+        "    stream = Stream(tuple(shards), 0, 8, 4)\n"
+        "    requests = TrainingRequests(stream, rank=0, world=1, micro=8, accumulation=1,\n"
+        "                                consumed=0, steps=3)\n"
+        "    dataset = WindowDataset(manifest, shards)\n"
+        "    with shielded():\n"
+        "        batches = iter(training_loader(dataset, requests, 2, False))\n"
+        "    next(batches)\n"
+        "    sys.held = [batches]\n"
+    )
+    words = [sys.executable, "-c", code, str(manifest.folder)]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 # ---- more shards than a process may have open --------------------------------------------------
 
 

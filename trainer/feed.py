@@ -98,6 +98,10 @@ class Feed:
                 raise error
         self._bad = [(part, row) for part in self._all_parts() for row in _rows(~part["finite"])]
 
+    def close(self) -> None:
+        """Let the loader go, which ends its processes."""
+        self.batches = iter(())
+
     @property
     def trouble(self) -> int:
         return BROKEN if self.error else NOT_FINITE if self._bad else FINE

@@ -163,6 +163,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
                 bar.write(f"stopped after step {step}: asked by {asked}")
             break
     watch.close()
+    feed.close()
     stopping.close()
     bar.close()
     log.close()
