@@ -20,8 +20,8 @@ NOISY_Z = 5.0
 HOLES = 0.1
 """A channel with more than this fraction of non-finite samples is bad."""
 MOST_SAMPLES = 1_000
-"""Evenly spaced samples of each channel that amplitudes are judged on: 4 % precise, which is enough
-beside limits of five times."""
+"""Samples of each channel that amplitudes are judged on: 4 % precise, which is enough beside limits
+of five times."""
 
 
 def spread(index: int | np.ndarray) -> float | np.ndarray:
@@ -59,8 +59,8 @@ def find_bad_channels(
         int(index): f"non-finite ({100 * hole_fraction[index]:.0f} % of samples)"
         for index in np.flatnonzero(hole_fraction > HOLES)
     }
-    sample = filtered[:, :: max(1, -(-filtered.shape[1] // MOST_SAMPLES))]
-    amplitude = robust_amplitude(sample, axis=1)
+    judged = filtered[:, :: max(1, -(-filtered.shape[1] // MOST_SAMPLES))]
+    amplitude = robust_amplitude(judged, axis=1)
     alive = [index for index in range(len(filtered)) if index not in bad]
     if not alive:
         return bad
@@ -71,7 +71,7 @@ def find_bad_channels(
     alive = [index for index in alive if index not in bad]
     if len(alive) < 3:
         return bad
-    loud = robust_amplitude(sample[alive] - np.median(sample[alive], axis=0), axis=1)
+    loud = robust_amplitude(judged[alive] - np.median(judged[alive], axis=0), axis=1)
     if not loud.any():
         return bad  # one signal on all channels: told when the scale is taken
     # With few channels the median of the channels can be one of them, which then looks silent.

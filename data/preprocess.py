@@ -34,7 +34,7 @@ from data.segments import make_segment_windows
 from data.spans import bad_intervals, long_enough, spans_of
 
 MAINS_S, MAINS_CHANNELS = 60.0, 16
-"""Mains is looked for in the middle minute of as many channels, evenly spaced."""
+"""Mains is looked for in the middle minute of at most this many channels, evenly spaced."""
 LEAST_SCALE_V = 1e-10
 """Below, windows hold the rounding of float32 and nothing else."""
 PLAUSIBLE_UV = (0.2, 2000.0)

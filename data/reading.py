@@ -24,12 +24,11 @@ def in_one_piece(raw: mne.io.BaseRaw, picks: list[int]) -> tuple[mne.io.BaseRaw,
     its ends and, where it does not begin with a data record, everywhere
     (mne-tools/mne-python#10635).
     """
-    slow = False
-    for extras in getattr(raw, "_raw_extras", ()):
-        if {"n_samps", "sel", "max_samp"} <= extras.keys() and not raw.preload:
-            samples = extras["n_samps"][extras["sel"]]
-            slow = slow or any(samples[pick] != extras["max_samp"] for pick in picks)
-    if not slow:
+    if raw.preload or not any(
+        (extras["n_samps"][extras["sel"]][places[picks]] != extras["max_samp"]).any()
+        for extras, places in zip(raw._raw_extras, raw._read_picks, strict=True)
+        if isinstance(extras, dict) and {"n_samps", "sel", "max_samp"} <= extras.keys()
+    ):
         return raw, picks
     names = [raw.ch_names[pick] for pick in picks]
     whole = raw.copy().pick(names, verbose="error").load_data(verbose="error")

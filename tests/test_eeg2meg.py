@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import deepspeed, metrics, python
+from tiny import TINY_TRANSLATION, tiny_pairs
 
 from data.manifest import read_manifest
 from data.pack import main as pack
@@ -21,20 +22,14 @@ from trainer.translation.start import open_pieces
 pytestmark = pytest.mark.slow
 
 TINY = [
-    "--d_model", 16, "--n_heads", 2, "--model", "d_ff=32", "--model", "skip_anchors=48",
-    "--model", "dropout=0", "--skip_rank", 16, "--sequence_length", 64, "--meg_sensors", 12,
-    "--figure_every", 0, "--log_every", 1, "--eval_pieces", 8, "--eval_every", 4,
+    *TINY_TRANSLATION, "--figure_every", 0, "--log_every", 1, "--eval_pieces", 8, "--eval_every", 4,
 ]  # fmt: skip
 CENSUS = "tests/eeg2meg_census.py"
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory) -> Path:
-    """Three simulated people, 6 s each, 16 electrodes, 306 sensors, windows of 64 samples."""
-    folder = tmp_path_factory.mktemp("pairs") / "linear"
-    source = "simulated-pairs:linear,subjects=3,runs=1,minutes=0.1,eeg=16"
-    pack(["--source", source, "--window_s", "0.256", "--workers", "1", "--out", str(folder)])
-    return folder
+    return tiny_pairs(tmp_path_factory.mktemp("pairs") / "linear")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from commands import ROOT, metrics, python, ranks
+from tiny import TINY_TRANSLATION, tiny_pairs
 
-from data.pack import main as pack
 from model.autoencoder import MaskedVAE
 from model.brainformer import BrainformerForEEG2MEG
 from model.config import preset
@@ -18,18 +18,14 @@ from trainer.convert import write_encoder_folder
 pytestmark = pytest.mark.slow
 
 TINY = [
-    "--d_model", 16, "--n_heads", 2, "--model", "d_ff=32", "--model", "skip_anchors=48",
-    "--model", "dropout=0", "--skip_rank", 16, "--sequence_length", 64, "--meg_sensors", 12,
-    "--log_every", 1, "--eval_pieces", 8, "--eval_every", 2, "--steps", 4, "--global_batch", 4,
+    *TINY_TRANSLATION, "--log_every", 1, "--eval_pieces", 8, "--eval_every", 2, "--steps", 4,
+    "--global_batch", 4,
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs") / "linear"
-    source = "simulated-pairs:linear,subjects=3,runs=1,minutes=0.1,eeg=16"
-    pack(["--source", source, "--window_s", "0.256", "--workers", "1", "--out", str(folder)])
-    return folder
+    return tiny_pairs(tmp_path_factory.mktemp("pairs") / "linear")
 
 
 @pytest.fixture(scope="module")

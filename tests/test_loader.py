@@ -140,36 +140,11 @@ def test_runs_resumed_with_other_ranks_and_workers_lose_and_repeat_nothing(manif
     assert found == batches(manifest, steps=consumed // 16)
 
 
-@pytest.mark.slow
-def test_workers_end_with_a_killed_trainer(manifest):
-    """Their fork server would live on with them, and hold what the trainer's output goes to."""
+def a_process_with_workers(manifest, last_lines: str) -> subprocess.CompletedProcess:
+    """A process that starts two workers shielded from signals, as training does, takes one of the
+    three `batches`, and ends as `last_lines` say. Returns when nobody holds its pipes any more."""
     code = (
         "import os, signal, sys\n"
-        "from data.loader import TrainingRequests, WindowDataset, training_loader\n"
-        "from data.manifest import read_manifest\n"
-        "from data.plan import Stream\n"
-        "if __name__ == '__main__':\n"
-        "    manifest = read_manifest(sys.argv[1])\n"
-        "    shards = manifest.of_split('train')\n"
-        "    stream = Stream(tuple(shards), 0, 8, 4)\n"
-        "    requests = TrainingRequests(stream, rank=0, world=1, micro=8, accumulation=1,\n"
-        "                                consumed=0, steps=3)\n"
-        "    dataset = WindowDataset(manifest, shards)\n"
-        "    next(iter(training_loader(dataset, requests, 2, False)))\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    words = [sys.executable, "-c", code, str(manifest.folder)]
-    root = Path(__file__).resolve().parents[1]
-    # Returns when nobody holds the pipe any more.
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
-
-
-@pytest.mark.slow
-def test_a_process_ends_although_a_loader_is_still_referred_to(manifest):
-    """Nobody then asks its workers to end, and as in training they are shielded from SIGTERM."""
-    code = (
-        "import sys\n"
         "from data.loader import TrainingRequests, WindowDataset, training_loader\n"
         "from data.manifest import read_manifest\n"
         "from data.plan import Stream\n"
@@ -182,13 +157,26 @@ def test_a_process_ends_although_a_loader_is_still_referred_to(manifest):
         "                                consumed=0, steps=3)\n"
         "    dataset = WindowDataset(manifest, shards)\n"
         "    with shielded():\n"
-        "        batches = iter(training_loader(dataset, requests, 2, False))\n"
+        "        batches = training_loader(dataset, requests, 2, False)\n"
         "    next(batches)\n"
-        "    sys.held = [batches]\n"
+        f"    {last_lines}\n"
     )
     words = [sys.executable, "-c", code, str(manifest.folder)]
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=120)
+    return subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_trainer(manifest):
+    """Their fork server would live on with them, and hold what the trainer's output goes to."""
+    done = a_process_with_workers(manifest, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert done.returncode == -9, done.stderr
+
+
+@pytest.mark.slow
+def test_a_process_ends_although_a_loader_is_still_referred_to(manifest):
+    """Nobody then asks its workers to end, and SIGTERM does not reach them."""
+    done = a_process_with_workers(manifest, "sys.held = batches")
     assert done.returncode == 0, done.stderr
 
 

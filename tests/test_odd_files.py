@@ -56,6 +56,18 @@ def test_eeg_beside_a_faster_channel_is_what_was_recorded(tmp_path):
     assert not raw.preload
 
 
+def test_dropped_channels_do_not_shift_the_rates(tmp_path):
+    path = tmp_path / "sleep.edf"
+    write_edf(path, 20, 256, 1)
+    raw = read_raw(path)
+    raw.reorder_channels([raw.ch_names[-1], *raw.ch_names[:-1]])
+    found = prepare(recording(raw), PROFILE)
+    assert not any(reader.raw.preload for reader in found.readers)
+    raw.drop_channels(raw.ch_names[0])
+    found = prepare(recording(raw), PROFILE)
+    assert not any(reader.raw.preload for reader in found.readers)
+
+
 @pytest.mark.parametrize("ecg_hz", [256, 1])
 def test_eeg_that_is_fastest_stays_on_the_disk(tmp_path, ecg_hz):
     path = tmp_path / "plain.edf"

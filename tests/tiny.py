@@ -8,6 +8,7 @@ import mne
 import numpy as np
 
 from data.manifest import Montage, montage_id, write_manifest
+from data.pack import main as pack
 from data.sensors import MegSensors
 from data.shards import write_shard
 
@@ -101,4 +102,18 @@ def tiny_shards(
         split={"rule": "by hand"},
         source={"program": "tests"},
     )  # fmt: skip
+    return folder
+
+
+TINY_TRANSLATION = [
+    "--d_model", 16, "--n_heads", 2, "--model", "d_ff=32", "--model", "skip_anchors=48",
+    "--model", "dropout=0", "--skip_rank", 16, "--sequence_length", 64, "--meg_sensors", 12,
+]  # fmt: skip
+"""Flags of a translation that trains in seconds."""
+
+
+def tiny_pairs(folder: Path) -> Path:
+    """Three simulated people, 6 s each, 16 electrodes, 306 sensors, windows of 64 samples."""
+    source = "simulated-pairs:linear,subjects=3,runs=1,minutes=0.1,eeg=16"
+    pack(["--source", source, "--window_s", "0.256", "--workers", "1", "--out", str(folder)])
     return folder
