@@ -4,7 +4,8 @@
 alpha 1e-5) over the channels that are visible at that moment; `linear_fill` joins a channel's
 visible ends in time. Both are batched for masks that differ between samples: one small Cholesky
 factor for each patch in time, 32 x 32 to 128 x 128, in fp32 (within 1e-3 of fp64 on EEG; scores use
-fp64).
+fp64). `respect_reference` makes any fill keep what is known of average-referenced EEG: its channels
+sum to zero, so that the visible ones give the sum of the hidden ones away.
 
 Shapes: B batch, C channels, T samples, N patches of P samples.
 """
@@ -74,12 +75,46 @@ def spline_matrix(unit_to: torch.Tensor, unit_from: torch.Tensor) -> torch.Tenso
     return (rows @ inverse[:, :count]).float()
 
 
-def spline_fill(eeg: torch.Tensor, positions_m: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+def respect_reference(filled: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """The nearest fill whose channels sum to zero at every moment.
+
+    filled `[B, C, T]`, hidden bool `[B, C, N]`. The hidden channels of a moment are shifted by one
+    constant (the least-squares projection); visible samples, and moments without hidden ones, stay.
+    Only for EEG that is referenced to the average of these very channels: `sums_to_zero`.
+    """
+    hidden_T = hidden.repeat_interleave(filled.shape[-1] // hidden.shape[-1], dim=-1)
+    shift = filled.sum(-2, keepdim=True) / hidden_T.sum(-2, keepdim=True).clamp_min(1)
+    return torch.where(hidden_T, filled - shift, filled)
+
+
+def sums_to_zero(eeg: torch.Tensor) -> bool:
+    """Whether the channels of `[B, C, T]` sum to zero but for rounding to fp16 and single clipped
+    samples: the median moment's mean is below 1 % of the signal's size."""
+    if eeg.shape[-2] < 2:
+        return False
+    size = eeg.square().mean().sqrt()
+    return bool(eeg.mean(-2).abs().median() < 0.01 * size)
+
+
+def referenced_spline_fill(
+    eeg: torch.Tensor, positions_m: torch.Tensor, hidden: torch.Tensor
+) -> torch.Tensor:
+    """`spline_fill` of average-referenced EEG, which `respect_reference` makes of it."""
+    return respect_reference(spline_fill(eeg, positions_m, hidden), hidden)
+
+
+def spline_fill(
+    eeg: torch.Tensor,
+    positions_m: torch.Tensor,
+    hidden: torch.Tensor,
+    alpha: float = ALPHA,
+) -> torch.Tensor:
     """Fill hidden patches from the channels visible at that time.
 
     eeg `[B, C, T]` (values under the mask are not looked at), positions_m `[C, 3]` metres, hidden
-    bool `[B, C, N]`. Where no channel is visible the fill is `linear_fill`'s. Visible samples come
-    back unchanged. Computed in eeg's dtype, fp32 or fp64.
+    bool `[B, C, N]`. alpha: the regularisation, MNE's unless it was chosen otherwise. Where no
+    channel is visible the fill is `linear_fill`'s. Visible samples come back unchanged. Computed in
+    eeg's dtype, fp32 or fp64.
     """
     B, C, T = eeg.shape
     N = hidden.shape[2]
@@ -89,7 +124,7 @@ def spline_fill(eeg: torch.Tensor, positions_m: torch.Tensor, hidden: torch.Tens
     g = spline_kernel(directions, directions)
     outer = visible_BNC[..., :, None] * visible_BNC[..., None, :]
     # Hidden channels get a 1 on the diagonal and nothing else: they drop out of the solution.
-    system = outer * g + torch.diag_embed(visible_BNC * ALPHA + (1 - visible_BNC))
+    system = outer * g + torch.diag_embed(visible_BNC * alpha + (1 - visible_BNC))
     factor, _ = torch.linalg.cholesky_ex(system)
     right = torch.cat([data_BNCP, visible_BNC[..., None]], dim=-1)
     solved = torch.cholesky_solve(right, factor)
