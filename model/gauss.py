@@ -32,8 +32,8 @@ import torch
 
 from .interpolation import head_directions
 
-VARIANCE_KEPT = 0.99
-MOST_VARIABLES = 1200
+VARIANCE_KEPT = 0.95
+MOST_VARIABLES = 800
 JITTER = 1e-5
 """Added to the diagonal, as a share of it: a moment with all channels visible is singular."""
 CACHED_MONTAGES = 4

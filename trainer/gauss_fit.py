@@ -55,6 +55,8 @@ class LagMoments:
         eeg = eeg.float()
         power = eeg.square().mean((1, 2), keepdim=True)
         kept = (power[:, 0, 0] > 0) & power[:, 0, 0].isfinite()
+        if not kept.any():
+            return
         eeg = eeg[kept] / power[kept].sqrt()
         samples, lags = eeg.shape[2], len(self.counts)
         spectrum = torch.fft.rfft(eeg, n=samples + lags).permute(2, 1, 0)
