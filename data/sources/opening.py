@@ -20,12 +20,15 @@ BIDS_TYPES = {
 
 
 def read_raw(path: Path) -> mne.io.BaseRaw:
-    """Open a file with MNE, not loading its signal; InputError if it is unreadable or truncated."""
+    """Open a file with MNE, not loading its signal; InputError if it is unreadable or truncated.
+
+    What MNE warns of is warned of: the packer keeps it (data/remarks.py).
+    """
     check_whole(path)
     try:
         # Active shielding spoils a file's MEG, not its EEG; data/pairing.py asks for SSS.
         shielded = {"allow_maxshield": "yes"} if path.suffix == ".fif" else {}
-        raw = mne.io.read_raw(path, preload=False, verbose="error", **shielded)
+        raw = mne.io.read_raw(path, preload=False, verbose="warning", **shielded)
     except Exception as error:  # MNE's readers raise nearly anything on damaged files
         raise InputError(
             f"{path}: MNE cannot read it ({type(error).__name__}: {str(error)[:200]})",
