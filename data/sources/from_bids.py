@@ -26,10 +26,11 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
+from data.sources.file_units import same_units
 from data.sources.from_raw import BREAKS, is_part_of_another
 from data.sources.integrity import companions
 from data.sources.moabb_names import quiet
-from data.sources.opening import read_raw
+from data.sources.opening import read_raw_and_factors
 from data.sources.selection import file_signature, select_subjects
 
 FORMATS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
@@ -51,6 +52,7 @@ class BidsItem:
     mains_hz: float | None
     split: str
     meg: MegOptions | None = None
+    unit: str | None = None
 
     @property
     def key(self) -> str:
@@ -65,6 +67,7 @@ class BidsItem:
             "events": self.events,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
+            "unit": self.unit,
             "meg": asdict(self.meg) if self.meg else None,
         }
 
@@ -79,7 +82,7 @@ class BidsItem:
         return found
 
     def load(self) -> Iterator[Recording]:
-        raw = read_bids(self.path, self.root)
+        raw = read_bids(self.path, self.root, self.unit)
         yield Recording(
             dataset=self.dataset,
             subject=self.subject,
@@ -125,6 +128,7 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
             mains_hz=spec.mains(),
             split=spec.split,
             meg=spec.meg_options(profile),
+            unit=spec.unit(),
         )
         for path in paths
     ]
@@ -136,12 +140,14 @@ def bids_path(path: Path, root: Path) -> mne_bids.BIDSPath:
     return found.update(root=root)
 
 
-def read_bids(path: Path, root: Path) -> mne.io.BaseRaw:
-    """Open a recording with its sidecars applied, not loading its signal.
+def read_bids(path: Path, root: Path, unit: str | None = None) -> mne.io.BaseRaw:
+    """Open a recording with its sidecars applied, not loading its signal; `unit`: of its EEG.
 
-    Raises InputError where it is truncated or unreadable, or its channels.tsv names others.
+    Raises InputError where it is torn or unreadable, or its channels.tsv names others.
     """
-    plain = read_raw(path)  # says whether it is whole; its own annotations
+    plain, factors = read_raw_and_factors(
+        path, unit
+    )  # says whether it is whole; its own annotations
     with quiet():
         try:
             raw = mne_bids.read_raw_bids(bids_path(path, root), verbose="error")
@@ -153,6 +159,7 @@ def read_bids(path: Path, root: Path) -> mne.io.BaseRaw:
             ) from error
     if "eeg" not in raw.get_channel_types():
         raise InputError(f"{path}: no channel is EEG", "leave it out with subjects= or tasks=")
+    same_units(raw, plain, factors)
     events, own = _annotations(raw), _annotations(plain)
     own = [entry for entry in own if entry[2].lower().startswith(BREAKS) and entry not in events]
     if own:

@@ -10,6 +10,7 @@ import mne
 
 from data.errors import InputError
 from data.sources.discontinuities import mark_joins
+from data.sources.file_units import apply_units, mark_without_range
 from data.sources.integrity import check_length, check_whole
 
 BIDS_TYPES = {
@@ -19,11 +20,17 @@ BIDS_TYPES = {
 }  # fmt: skip
 
 
-def read_raw(path: Path) -> mne.io.BaseRaw:
-    """Open a file with MNE, not loading its signal; InputError if it is unreadable or truncated.
+def read_raw(path: Path, unit: str | None = None) -> mne.io.BaseRaw:
+    """Open a file with MNE, not loading its signal; InputError if it is unreadable or torn.
 
-    What MNE warns of is warned of: the packer keeps it (data/remarks.py).
+    `unit`: of its EEG, over what the file says. What MNE warns of is warned of: the packer keeps it
+    (data/remarks.py).
     """
+    return read_raw_and_factors(path, unit)[0]
+
+
+def read_raw_and_factors(path: Path, unit: str | None) -> tuple[mne.io.BaseRaw, dict[str, float]]:
+    """`read_raw`, and by what channels were multiplied to make them volts."""
     check_whole(path)
     try:
         # Active shielding spoils a file's MEG, not its EEG; data/pairing.py asks for SSS.
@@ -37,12 +44,13 @@ def read_raw(path: Path) -> mne.io.BaseRaw:
         ) from error
     check_length(raw, path)
     mark_joins(raw, path)
-    _apply_channels_tsv(raw, path)
-    return raw
+    factors = apply_units(raw, path, _apply_channels_tsv(raw, path), unit)
+    mark_without_range(raw, path)
+    return raw, factors
 
 
-def _apply_channels_tsv(raw: mne.io.BaseRaw, path: Path) -> None:
-    """Channel types and bad channels from the BIDS sidecar of `path`, if there is one."""
+def _apply_channels_tsv(raw: mne.io.BaseRaw, path: Path) -> list[dict]:
+    """Channel types and bad channels from the BIDS sidecar of `path`, if there is one; its rows."""
     stem = path.name.rsplit("_", 1)[0]
     without_run = re.sub(r"_run-[^_]+", "", stem)
     for name in (stem, without_run):
@@ -54,7 +62,7 @@ def _apply_channels_tsv(raw: mne.io.BaseRaw, path: Path) -> None:
             continue
         break
     else:
-        return
+        return []
     with open(sidecar, encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     types = {
@@ -67,3 +75,4 @@ def _apply_channels_tsv(raw: mne.io.BaseRaw, path: Path) -> None:
     raw.set_channel_types(changed, on_unit_change="ignore", verbose="error")
     marked = {row.get("name") for row in rows if (row.get("status") or "").lower() == "bad"}
     raw.info["bads"] = [n for n in raw.ch_names if n in marked or n in raw.info["bads"]]
+    return rows
