@@ -26,6 +26,12 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
+from data.sources.channels_table import (
+    apply_types_and_bads,
+    read_rows,
+    rows_of_channels,
+    same_spelling,
+)
 from data.sources.file_units import same_units
 from data.sources.from_raw import BREAKS, is_part_of_another
 from data.sources.integrity import companions
@@ -145,18 +151,26 @@ def read_bids(path: Path, root: Path, unit: str | None = None) -> mne.io.BaseRaw
 
     Raises InputError where it is torn or unreadable, or its channels.tsv names others.
     """
-    plain, factors = read_raw_and_factors(
-        path, unit
-    )  # says whether it is whole; its own annotations
+    # Says whether it is whole; its own annotations, bad channels and units.
+    plain, factors = read_raw_and_factors(path, unit)
+    described = bids_path(path, root)
+    sidecar = described.find_matching_sidecar("channels", ".tsv", on_error="ignore")
+    rows = read_rows(Path(sidecar)) if sidecar else []
+    # mne-bids refuses names of another spelling or order, which say the same here.
+    on_mismatch = "warn" if same_spelling(rows, plain) else "raise"
     with quiet():
         try:
-            raw = mne_bids.read_raw_bids(bids_path(path, root), verbose="error")
+            raw = mne_bids.read_raw_bids(described, on_ch_mismatch=on_mismatch, verbose="error")
         except Exception as error:  # mne-bids checks much, in many ways
             raise InputError(
                 f"{path}: mne-bids cannot read it ({type(error).__name__}: {str(error)[:300]})",
                 "mend the sidecar that the message is about, or take the file with raw:, which "
                 "needs no sidecars",
             ) from error
+    if rows:
+        apply_types_and_bads(raw, rows_of_channels(rows, raw, Path(sidecar)))
+    marked = {*raw.info["bads"], *plain.info["bads"]}
+    raw.info["bads"] = [name for name in raw.ch_names if name in marked]
     if "eeg" not in raw.get_channel_types():
         raise InputError(f"{path}: no channel is EEG", "leave it out with subjects= or tasks=")
     same_units(raw, plain, factors)
