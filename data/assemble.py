@@ -42,6 +42,8 @@ class Source:
     file: Path
     metas: list[dict]
     meg_file: Path | None = None
+    label: str | None = None
+    """Of the whole recording."""
 
 
 def collect(
@@ -69,12 +71,14 @@ def collect(
         meg = MegSensors.checked(entry["meg"]) if "meg" in entry else None
         montage = montage_id(entry["channels"], positions, meg)
         montages.setdefault(montage, Montage(tuple(entry["channels"]), positions, meg))
+        label = entry["label"]
         if entry["meta"]:
             group = Group(entry["dataset"], split, montage, entry["shape"][1])
             meg_file = folder / entry["meg"]["file"] if meg else None
-            source = Source(index, name, folder / entry["file"], entry["meta"], meg_file)
+            source = Source(index, name, folder / entry["file"], entry["meta"], meg_file, label)
             groups.setdefault(group, []).append(source)
         own = {k: entry[k] for k in ("id", "dataset", "subject", "session", "run", "windows")}
+        own |= {k: entry[k] for k in ("label", "labels") if entry[k]}
         recordings.append(entry["info"] | own | {"montage": montage, "split": split})
     if not groups:
         raise InputError(
@@ -154,6 +158,8 @@ def _rows(sources: list[Source], places: np.ndarray) -> list[Row]:
         number = bisect_right(starts, place) - 1
         source, row = sources[number], place - starts[number]
         meta = source.metas[row] | {"recording": source.recording}
+        if source.label is not None:
+            meta.setdefault("label", source.label)
         key = f"r{source.index:06d}w{row:06d}"
         rows.append(Row(key, source.file, row, meta, source.meg_file))
     return rows

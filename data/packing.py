@@ -130,6 +130,8 @@ def process_item(job: Job) -> tuple[float, int]:
                     "subject": recording.subject,
                     "session": recording.session,
                     "run": recording.run,
+                    "label": recording.label,
+                    "labels": recording.labels,
                 }
                 size = _write_array(job.folder / name, windows.data)
                 entry |= {"file": name, "bytes": size} | _describe(windows)

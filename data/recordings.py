@@ -75,6 +75,10 @@ class Recording:
     """Hashed (SHA-256) into the manifest."""
     meg: MegOptions | None = None
     """What is done to the MEG of a paired recording; None: nothing but what is done to the EEG."""
+    label: str | None = None
+    """Of the whole recording, for windows without a label of their own."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """What else a table of labels says of it: column -> cell."""
     notes: dict = field(default_factory=dict)
     """What the source assumed or mended; JSON-able, copied into the manifest's record."""
     remarks: list[str] = field(default_factory=list)
