@@ -23,6 +23,7 @@ import shutil
 from dataclasses import replace
 
 from data.assemble import collect, write_shards
+from data.benchmarks import benchmark_names
 from data.errors import InputError, run_command
 from data.listing import list_all
 from data.manifest import MANIFEST, SPLITS, Manifest, read_manifest, write_manifest
@@ -71,6 +72,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--profile", help=f"preprocessing: {', '.join(PROFILES)} (default); those called eeg2meg "
         "keep MEG beside the EEG")  # fmt: skip
     add("--window_s", type=float, metavar="S", help="length of continuous windows in seconds")
+    add("--reserve", action="append", metavar="NAME", help="keep this out of training: a list, "
+        f"{', '.join(benchmark_names())}, or a dataset; may be repeated; adds to the recipe's "
+        "(docs/reserve.md)")  # fmt: skip
     add("--workers", type=int, metavar="N", help="worker processes (one per core)")
     add("--seed", type=int, metavar="N", help="seed of the split and of the order of windows (0)")
     add("--shard_mb", type=float, metavar="M", help="size of a shard in megabytes (256)")
@@ -207,6 +211,7 @@ def resolve(args: argparse.Namespace) -> Recipe:
     given = {key: getattr(args, key) for key in ("profile", "window_s", "seed", "shard_mb")}
     if args.source and all(parse_spec(source).kind in PAIRED for source in args.source):
         given["profile"] = given["profile"] or "eeg2meg"
+    given["reserve"] = tuple(dict.fromkeys((*recipe.reserve, *(args.reserve or ()))))
     return check(replace(recipe, **{key: v for key, v in given.items() if v is not None}))
 
 

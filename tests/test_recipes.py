@@ -140,7 +140,10 @@ def test_reserved_and_excluded_items_are_left_out_and_counted():
     kept, kept_wishes, notes = withhold(items, wishes, recipe)
     assert kept == [Item("A", "1")]
     assert [wish.dataset for wish in kept_wishes] == ["A"]
-    assert notes == ["exclude: 1 items left out", "reserve: 2 items left out"]
+    assert notes == [
+        "exclude: 1 item left out: C (1 item)",
+        "reserve: 2 items left out: A (1 item), B (1 item)",
+    ]
     with pytest.raises(InputError, match="nothing is left"):
         withhold(items, wishes, Recipe((), reserve=("A", "B", "C")))
 

@@ -9,7 +9,7 @@ from data.errors import InputError
 from data.loader import WindowDataset
 from data.manifest import Manifest, read_manifest
 from data.plan import Stream, batch_sizes
-from data.reserved import read_reservation, refuse_reserved
+from data.reserved import find_reservation, refuse_reserved
 from data.shards import verify_shard
 from model.config import ModelConfig
 from model.flops import training_flops
@@ -72,7 +72,7 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
     manifest = read_manifest(config.shards)
     refuse_reserved(manifest)
     if config.reserve:
-        refuse_reserved(manifest, read_reservation(Path(config.reserve)))
+        refuse_reserved(manifest, find_reservation(config.reserve))
     check_fit(model, manifest, config.shards)
     training = manifest.of_split("train")
     if not training:
