@@ -5,8 +5,8 @@ profile: default                                     # the rest is optional
 window_s: 4
 seed: 0
 shard_mb: 256
-reserve: [neuralbench, "Cho2017,subjects=1-9"]       # kept for evaluation: lists of data/reserve, or
-                                                     # datasets by hand (data/reserved.py)
+reserve: [neuralbench, "Cho2017,subjects=1-9"]       # kept for evaluation: lists of data/reserve,
+                                                     # or datasets by hand (data/reserved.py)
 exclude: ["Cho2017,subjects=32+46+49"]               # left out of everything
 same_people: [[MyStudy_rest, MyStudy_task]]          # subject n of one is subject n of the other
 weights: {PhysionetMI: 2, AlexMI: 0.5}               # sampling weights, noted in the manifest
