@@ -77,6 +77,9 @@ class Recording:
     """What is done to the MEG of a paired recording; None: nothing but what is done to the EEG."""
     notes: dict = field(default_factory=dict)
     """What the source assumed or mended; JSON-able, copied into the manifest's record."""
+    remarks: list[str] = field(default_factory=list)
+    """Sentences for people on the same, readers' warnings among them: kept in the manifest's record
+    and printed at the end of packing (data/remarks.py). Files are named without their folders."""
 
     @property
     def id(self) -> str:

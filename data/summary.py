@@ -6,6 +6,7 @@ from collections import Counter
 
 from data.diskspace import readable
 from data.manifest import Manifest
+from data.remarks import grouped
 from data.sensors import MEG_TYPES
 
 SHOWN_SKIPS = 20
@@ -60,6 +61,7 @@ def _dataset(manifest: Manifest, dataset: str) -> list[str]:
         f"  windows     {sum(shard.samples for shard in shards)} kept; dropped: {lost}",
         f"  bad         {worst}",
         f"  shards      {len(shards)}, {readable(sum(shard.bytes for shard in shards))}",
+        *(f"  remark      {line}" for line in grouped(recordings)),
     ]
 
 
