@@ -9,7 +9,7 @@ is reserved in every dataset that the same persons are known to appear in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,9 +163,8 @@ def refuse_reserved(manifest: Manifest, reservation: Reservation | None = None) 
     `reservation` None: the one that the folder was packed with, read from its manifest (none in
     folders of earlier versions, which then pass).
     """
-    source = manifest.raw.get("source", {})
     if reservation is None:
-        reservation = Reservation.of(source.get("reserve", ()), source.get("same_people", ()))
+        reservation = own_reservation(manifest)
     found: dict[tuple[str, str], set[str]] = {}
     for recording in manifest.recordings:
         if recording.get("split") in TRAINING_SPLITS:
@@ -183,6 +182,31 @@ def refuse_reserved(manifest: Manifest, reservation: Reservation | None = None) 
             f"{manifest.folder}: reserved for evaluation{by}, but packed for training: "
             f"{shown}{more}",
             "pack again with a recipe that reserves them (reserve:), or train on another folder",
+        )
+
+
+def own_reservation(manifest: Manifest) -> Reservation:
+    """What a folder was packed to keep out of training; nothing in folders of earlier versions."""
+    source = manifest.raw.get("source", {})
+    return Reservation.of(source.get("reserve", ()), source.get("same_people", ()))
+
+
+def refuse_trained(
+    what: str, subjects: Mapping[str, Iterable[str]], reservation: Reservation
+) -> None:
+    """InputError where weights that training is to start from were trained on reserved people."""
+    found = sorted(
+        f"{dataset} subject {subject}"
+        for dataset, names in subjects.items()
+        for subject in names
+        if reservation.holds(dataset, str(subject))
+    )
+    if found:
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise InputError(
+            f"{what}: reserved for evaluation, but these weights were trained on: "
+            f"{', '.join(found[:SHOWN])}{more}",
+            "start from other weights, or train on a folder that does not reserve them",
         )
 
 
