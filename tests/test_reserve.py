@@ -55,6 +55,8 @@ def test_the_lists_are_those_that_the_documentation_names():
     assert benchmark_names() == LISTS
     counts = {name: len(read_benchmark(name).sets) for name in LISTS}
     assert {"open_eeg_bench": 12, "cbramod": 13, "moabb": 36}.items() <= counts.items()
+    page = (FOLDER.parents[1] / "docs/reserve.md").read_text()
+    assert all(f"`{name}`" in page for name in LISTS)
 
 
 def test_what_could_not_be_confirmed_is_marked():
@@ -219,10 +221,13 @@ def test_what_the_wide_recipe_says_of_what_is_left_is_true():
     found = remaining(recipe)
     assert all(entry.subjects and not entry.lists for entry in found)
     told = [entry.trial_h for entry in found if entry.trial_h is not None]
+    people = people_in(found, recipe.people)
     text = " ".join(path.read_text().replace("#", " ").split())
-    counts = f"{len(found)} of 141 datasets with at most {people_in(found, recipe.people)} of 2794"
-    assert counts in text
+    assert f"{len(found)} of 141 datasets with at most {people} of 2794 people" in text
     assert f"the {len(told)} whose table tells it hold {sum(told):.0f} of 943 hours" in text
+    page = " ".join((path.parents[2] / "docs/reserve.md").read_text().split())
+    assert f"{len(found)} are left, with at most {people} of 2794 people" in page
+    assert f"hold {sum(told):.0f} of 943 hours" in page
 
 
 @pytest.mark.slow
