@@ -8,6 +8,7 @@ data/reserve/names.yaml holds the others that it goes by.
 from __future__ import annotations
 
 import datetime
+import difflib
 import functools
 import hashlib
 import re
@@ -61,6 +62,17 @@ class Benchmark:
 def benchmark_names() -> list[str]:
     """The lists that are there."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != NAMES)
+
+
+def list_called(text: str) -> str | None:
+    """The list that a text names, in any case; None: it names none. InputError where it is a letter
+    or two away from one: that would reserve nothing."""
+    name, names = text.strip().lower().replace("-", "_"), benchmark_names()
+    if name in names:
+        return name
+    if near := difflib.get_close_matches(name, names, 1, cutoff=0.85):
+        raise InputError(f"reserved or excluded: {text}: no such list", f"Did you mean {near[0]}?")
+    return None
 
 
 @functools.cache

@@ -91,7 +91,7 @@ def find_twins(recordings: Iterable[Mapping], known: Digests) -> list[Twin]:
 
 def without_digest(recordings: Iterable[Mapping]) -> int:
     """How many recordings have no file that could be compared, as simulated ones."""
-    return sum(not any(map(_tells, entry.get("source_sha256") or {})) for entry in recordings)
+    return sum(not any(map(_tells, _files(entry))) for entry in recordings)
 
 
 def _files_by_digest(recordings: Iterable[Mapping]) -> dict[tuple[str, str, str], str]:
@@ -101,12 +101,20 @@ def _files_by_digest(recordings: Iterable[Mapping]) -> dict[tuple[str, str, str]
     owners: dict[str, set[tuple[str, str]]] = {}  # of a digest, the persons
     for entry in recordings:
         who = (entry["dataset"], str(entry["subject"]))
-        for file, sha256 in (entry.get("source_sha256") or {}).items():
+        for file, sha256 in _files(entry).items():
             if _tells(file):
                 digest = sha256[:DIGITS]
                 owners.setdefault(digest, set()).add(people.person(*who))
                 found[(*who, digest)] = file
     return {key: file for key, file in found.items() if len(owners[key[2]]) == 1}
+
+
+def _files(entry: Mapping) -> dict[str, str]:
+    """{file: SHA-256} of a recording; what is none of a manifest that was altered is left out."""
+    files = entry.get("source_sha256")
+    if not isinstance(files, dict):
+        return {}
+    return {file: value for file, value in files.items() if isinstance(value, str)}
 
 
 def _tells(file: str) -> bool:

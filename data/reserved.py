@@ -13,7 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.benchmarks import Benchmark, benchmark_names, names_of, read_benchmark, spellings
+from data.benchmarks import (
+    Benchmark,
+    benchmark_names,
+    list_called,
+    names_of,
+    read_benchmark,
+    spellings,
+)
 from data.errors import InputError, did_you_mean
 from data.manifest import Manifest
 from data.people import People, plain_dataset
@@ -92,8 +99,8 @@ class Reservation:
 
 def parse_line(line: str) -> list[Entry]:
     """The entries of one line of a reservation: a list's name, or a dataset as `parse_entry`."""
-    name = str(line).strip()
-    if name not in benchmark_names():
+    name = list_called(str(line))
+    if name is None:
         return [parse_entry(line)]
     return [
         Entry(
@@ -137,7 +144,7 @@ def check_names(
 
 def lists_in(lines: Iterable[str]) -> list[Benchmark]:
     """The lists that a reservation's lines name."""
-    return [read_benchmark(line.strip()) for line in lines if line.strip() in benchmark_names()]
+    return [read_benchmark(name) for line in lines if (name := list_called(line))]
 
 
 def left_out(items: Sequence, reservation: Reservation) -> str:
@@ -188,6 +195,8 @@ def refuse_reserved(manifest: Manifest, reservation: Reservation | None = None) 
 def own_reservation(manifest: Manifest) -> Reservation:
     """What a folder was packed to keep out of training; nothing in folders of earlier versions."""
     source = manifest.raw.get("source", {})
+    for name in source.get("reserve_lists", {}):
+        read_benchmark(name)  # a list that only another version has must not reserve nothing
     return Reservation.of(source.get("reserve", ()), source.get("same_people", ()))
 
 
@@ -217,7 +226,7 @@ def find_reservation(text: str) -> Reservation:
     if Path(text).exists() or Path(text).suffix in (".yaml", ".yml") or "/" in text:
         return read_reservation(Path(text))
     for name in names:
-        read_benchmark(name)
+        read_benchmark(list_called(name) or name)
     return Reservation.of(names)
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from dataclasses import dataclass
 
 import pytest
 import yaml
+from tiny import tiny_shards
 
 from data.benchmarks import FOLDER, NAMES, benchmark_names, names_of, read_benchmark, spellings
 from data.errors import InputError
+from data.manifest import MANIFEST, read_manifest
 from data.pack import main as pack_main
 from data.pack import parse_arguments, resolve
 from data.people import plain_dataset
 from data.recipe import ORIGINAL, Recipe, read_recipe, withhold
 from data.remaining import people_in, remaining
-from data.reserved import Reservation, find_reservation
+from data.reserved import Reservation, find_reservation, refuse_reserved
 from data.split import Wish
 
 LISTS = ["cbramod", "eeg_challenge", "labram", "moabb", "neuralbench", "open_eeg_bench"]
@@ -159,6 +162,36 @@ def test_a_misspelled_list_is_refused(tmp_path, wrong, right):
         withhold(*listed(("Own", 1)), Recipe((), reserve=(wrong,)))
     with pytest.raises(InputError, match=f"Did you mean {right}"):
         find_reservation(f"moabb,{wrong}")
+    path = tmp_path / "own.yaml"
+    path.write_text(f"reserve: [{wrong}]\n")
+    with pytest.raises(InputError, match=f"Did you mean {right}"):
+        find_reservation(str(path))
+    with pytest.raises(InputError, match="no such list") as caught:
+        find_reservation("everything")
+    assert "The lists are cbramod, eeg_challenge" in caught.value.remedy
+
+
+def test_a_list_is_called_as_its_benchmark_spells_it():
+    for text in ("NeuralBench", "CBraMod", "MOABB", "open-eeg-bench", " labram "):
+        assert len(Reservation.of([text]).entries) > 3
+    assert Reservation.of(["TUAB"]).entries[0].benchmark == ""
+
+
+def test_a_folder_packed_with_a_list_that_is_not_here_is_refused(tmp_path):
+    folder = tiny_shards(tmp_path / "shards")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["source"] |= {"reserve": ["futurebench"], "reserve_lists": {"futurebench": {}}}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="futurebench: no such list"):
+        refuse_reserved(read_manifest(folder))
+
+
+def test_a_trainer_refuses_what_a_list_reserves(tmp_path):
+    folder = tiny_shards(tmp_path / "shards", datasets={"eegmmidb": ("biosemi16", 12)})
+    manifest = read_manifest(folder)
+    refuse_reserved(manifest, find_reservation("labram"))
+    with pytest.raises(InputError, match=r"reserved for evaluation \(by cbramod, neuralbench\)"):
+        refuse_reserved(manifest, find_reservation("cbramod,neuralbench"))
 
 
 def test_a_trainers_flag_takes_lists_or_a_file(tmp_path):

@@ -239,6 +239,27 @@ def test_an_adaptation_report_is_marked(trained, renamed, tmp_path):
     assert len(json.loads((tmp_path / "adaptation.json").read_text())["trained_recordings"]) == 1
 
 
+def test_a_translators_report_names_renamed_recordings(trained, renamed):
+    from types import SimpleNamespace
+
+    from trainer.translation.assess import warn
+    from trainer.translation.splits import make_split
+
+    manifest = read_manifest(renamed[0])
+    recordings = record_of(read_manifest(trained))["recordings"]
+    tested = [r["id"] for r in manifest.recordings if r["split"] == "test"]
+    split = make_split("loso:test0", manifest.recordings)
+    for told, encoder in (
+        ({"trained_recordings": recordings}, None),
+        ({}, {"trained_on": {}, "trained_recordings": recordings}),
+    ):
+        text = "\n".join(warn(told, manifest, split, tested, SimpleNamespace(eeg_encoder=encoder)))
+        assert "TRAINED ON test recordings under other names" in text
+        assert renamed[1] in text
+    clean = warn({}, manifest, split, tested, SimpleNamespace(eeg_encoder=None))
+    assert not any("other names" in line for line in clean)
+
+
 # ---- people of benchmarks ----
 
 
