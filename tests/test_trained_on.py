@@ -151,7 +151,7 @@ def test_weights_that_start_from_others_hold_what_both_were_trained_on(trained, 
     assert names_only(both) == ""
     older = plan({"subjects": {"Other": ["7"]}})
     assert older["recordings"] == union(own["recordings"], {})
-    assert names_only(older) == "Other"
+    assert names_only(older) == "training on Other"
     # A third training, that starts from those, does not forget it.
     assert union_of_records(own, older)["names_only"] == ["Other"]
     # What a folder or a flag reserves must not come in with the weights.
@@ -198,6 +198,9 @@ def test_a_report_on_a_renamed_recording_is_marked(trained, renamed, tmp_path):
     marked = write_figures(tmp_path, report, comparison)[0].read_bytes()
     report["notes"] = []
     assert write_figures(tmp_path, report, comparison)[0].read_bytes() != marked
+    bare = read_manifest(tiny_shards(tmp_path / "bare"))
+    report, _ = evaluate(model, bare, trained_on=record, **settings)
+    assert any("2 of the 2 scored recordings, which have no file" in n for n in report["notes"])
     older = {"subjects": record["subjects"]}
     report, _ = evaluate(model, manifest, trained_on=older, **settings)
     assert report["settings"]["trained_recordings"] is None

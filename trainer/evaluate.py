@@ -102,11 +102,12 @@ def evaluate(
         "trained_subjects": known_subjects(counts, trained_on, people_of(manifest)),
         "trained_recordings": renamed_recordings(recordings_of(manifest, split), trained_on),
     }
-    notes = _notes(settings, counts, trained_on, comparison)
+    by_name = names_only(trained_on, recordings_of(manifest, split))
+    notes = _notes(settings, counts, by_name, comparison)
     return build_report(comparison, counts, settings, notes), comparison
 
 
-def _notes(settings: dict, counts: dict, trained_on: dict | None, comparison) -> list[str]:
+def _notes(settings: dict, counts: dict, by_name: str, comparison) -> list[str]:
     seen, subjects = settings["trained_subjects"], sum(len(s) for s in counts.values())
     notes = []
     if copies := settings["trained_recordings"]:
@@ -128,7 +129,7 @@ def _notes(settings: dict, counts: dict, trained_on: dict | None, comparison) ->
                      "new to it is not known.")  # fmt: skip
     elif not copies:
         notes.append("None of these subjects was trained on.")
-    if by_name := names_only(trained_on):
+    if by_name:
         notes.append(f"Compared by name alone, not by their files: {by_name}.")
     notes.append(
         f"Split `{settings['split']}` of {settings['shards']}: {plural(subjects, 'subject')}, "

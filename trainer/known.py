@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from data.benchmarks import benchmark_names, read_benchmark
-from data.digests import Twin, digests_of, find_twins, union
+from data.digests import Twin, digests_of, find_twins, union, without_digest
 from data.errors import InputError
 from data.manifest import Manifest
 from data.people import People, plain_dataset
@@ -70,14 +70,18 @@ def renamed_recordings(
     return None if twins is None else [str(twin) for twin in twins if twin.renamed]
 
 
-def names_only(trained_on: Mapping | None) -> str:
-    """Datasets that a model knows the people of by name alone, as text; empty: none. One of an
-    earlier version knows no recording's content."""
+def names_only(trained_on: Mapping | None, recordings: Iterable[Mapping] = ()) -> str:
+    """What is compared with a model's people by name alone, as text; empty: nothing. A model of an
+    earlier version knows no recording's content, and simulated recordings have no files."""
     if not trained_on or "subjects" not in trained_on:
         return ""
     if "recordings" not in trained_on:
         return "the model, of an earlier version, has no record of files"
-    return ", ".join(trained_on.get("names_only", ()))
+    parts = [f"training on {', '.join(named)}"] if (named := trained_on.get("names_only")) else []
+    scored = list(recordings)
+    if bare := without_digest(scored):
+        parts.append(f"{bare} of the {len(scored)} scored recordings, which have no file")
+    return "; ".join(parts)
 
 
 def refuse_renamed(recordings: Iterable[Mapping], trained_on: Mapping | None) -> None:
