@@ -3,6 +3,7 @@
 sources: [moabb:AlexMI, "moabb:PhysionetMI,subjects=1-89", "things:sources/ds003825"]
 profile: default                                     # the rest is optional
 window_s: 4
+scale: recording                                     # or session: one for all of a person's there
 seed: 0
 shard_mb: 256
 reserve: [neuralbench, "Cho2017,subjects=1-9"]       # kept for evaluation: lists of data/reserve,
@@ -47,6 +48,7 @@ class Recipe:
     sources: tuple[str, ...]
     profile: str = "default"
     window_s: float | None = None
+    scale: str = "recording"
     seed: int = 0
     shard_mb: float = 256.0
     reserve: tuple[str, ...] = ()
@@ -71,7 +73,9 @@ class Recipe:
         }
 
 
-KINDS = {"profile": str, "window_s": (int, float), "seed": int, "shard_mb": (int, float)}
+KINDS = {
+    "profile": str, "window_s": (int, float), "scale": str, "seed": int, "shard_mb": (int, float),
+}  # fmt: skip
 LISTS = ("reserve", "exclude")
 SETTINGS = ("sources", *KINDS, *LISTS, "same_people", "weights")
 
