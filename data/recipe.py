@@ -43,7 +43,7 @@ LARGEST_SEED = 2**31
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to pack and how. The first six fields are also the command line's options."""
+    """What to pack and how. The first seven fields are also the command line's options."""
 
     sources: tuple[str, ...]
     profile: str = "default"
