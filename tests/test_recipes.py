@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moabb_sets import LEFT_OUT
 from tiny import tiny_shards
 
 from data.benchmarks import benchmark_names
@@ -238,15 +239,6 @@ def test_wrong_settings_are_told(tmp_path, line, words):
 
 
 # ---- names of MOABB ----
-
-SHORT_TRIALS = {
-    "BCIComp2020WalkingERP", "Han2024Fatigue", "Kaneshiro2015", "Nguyen2017_L", "Nguyen2017_S",
-    "Nguyen2017_SL", "Nguyen2017_V", "Simoes2020",
-}  # fmt: skip
-"""Published as trials shorter than the recipe's windows: nothing would come of them."""
-LEFT_OUT = SHORT_TRIALS | {
-    "BNCI2014_004", "Beetl2021_B", "Dreyer2023A", "Dreyer2023B", "Dreyer2023C",
-}  # fmt: skip
 
 
 @pytest.fixture
