@@ -174,7 +174,9 @@ def _spatial_spectrum(kernel: GaussKernel, patch: int) -> tuple[torch.Tensor, to
     """Variances `[P]` of a patch's components, largest first, and the components, columns."""
     # What the bands weigh on a sphere covered evenly: a basis must not depend on the montage.
     power = kernel.spatial.diagonal(dim1=1, dim2=2).sum(1) / (4 * math.pi) + kernel.noise
-    variances, basis = torch.linalg.eigh((power[:, None, None] * _toeplitz(kernel, 0, patch)).sum(0))
+    variances, basis = torch.linalg.eigh(
+        (power[:, None, None] * _toeplitz(kernel, 0, patch)).sum(0)
+    )
     return variances.flip(0).clamp_min(0), basis.flip(1)
 
 
@@ -192,8 +194,9 @@ def _toeplitz(kernel: GaussKernel, patches_apart: int, patch: int) -> torch.Tens
 
 
 def _build(kernel, positions_m, patch: int, width: int, like: torch.Tensor) -> _Stretch:
-    variances, basis = spectrum = _spatial_spectrum(kernel, patch)
-    kept, slow = _components(spectrum), basis[:, : _components(spectrum)]
+    spectrum = _spatial_spectrum(kernel, patch)
+    basis, kept = spectrum[1], _components(spectrum)
+    slow = basis[:, :kept]
     K = kernel.between(positions_m.cpu())
     C = K.shape[1]
     joint = torch.zeros(C, width, kept, C, width, kept, dtype=torch.float64)

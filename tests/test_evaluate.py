@@ -23,7 +23,8 @@ from trainer.evaluate import evaluate
 from trainer.figures import reconstruction_figure
 from trainer.held_out import KINDS, HeldOutWindows, draw_masks, hidden_count
 from trainer.provenance import trained_subjects
-from trainer.report import markdown, write_figures
+from trainer.report import markdown
+from trainer.report_figures import write_figures
 from trainer.scores import samples_of
 
 SFREQ_HZ, SAMPLES, PATCH = 200.0, 200, 20
@@ -358,10 +359,10 @@ def test_adaptation_report(manifest, tmp_path):
     assert (tmp_path / "adaptation.png").read_bytes().startswith(b"\x89PNG")
     assert "adaptation.png" in (tmp_path / "adaptation.md").read_text()
     masked, distances = result["masked"]["block"], result["reconstruction"]
-    assert set(masked) == {"before", "after", *BASELINES}
+    assert set(masked) == {"before", "after", "gauss", *BASELINES}
     assert masked["before"]["r"]["mean"] == pytest.approx(masked["spline"]["r"]["mean"], abs=1e-3)
     assert masked["before"]["r"] != masked["after"]["r"]
-    assert set(distances) == {"before", "after", "spline"}
+    assert set(distances) == {"before", "after", "gauss", "spline"}
     for metric in ("wasserstein_1", "std_ratio", "spectrum_db"):
         same, other = (distances[m][metric]["mean"] for m in ("before", "after"))
         assert same == pytest.approx(distances["spline"][metric]["mean"], rel=1e-2)

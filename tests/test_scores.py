@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, sem, t
 
 from trainer.scores import (
     band_pass,
@@ -130,6 +130,7 @@ def test_band_error_is_the_power_ratio():
     )
     assert scores["alpha"]["log_spectral_error_db"].item() == pytest.approx(20.0, abs=1e-4)
     assert scores["alpha"]["r"].item() == pytest.approx(1.0)
+    assert scores["alpha"]["signed_log_spectral_error_db"].item() == pytest.approx(-20.0, abs=1e-4)
     assert scores["beta"]["log_spectral_error_db"].item() == pytest.approx(0.0, abs=1e-4)
     assert scores["beta"]["r"].item() == pytest.approx(-1.0)
 
@@ -140,6 +141,8 @@ def test_silence_costs_60_db_and_no_more():
     hidden = torch.ones(1, 1, 2, dtype=torch.bool)
     error = band_scores(signal, silent, hidden)["alpha"]["log_spectral_error_db"]
     assert error.item() == pytest.approx(60.0)
+    signed = band_scores(signal, silent, hidden)["alpha"]["signed_log_spectral_error_db"]
+    assert signed.item() == pytest.approx(-60.0)
     assert band_scores(silent, signal, hidden)["alpha"]["log_spectral_error_db"].isnan().all()
 
 
@@ -168,37 +171,47 @@ def test_bands_that_a_window_can_resolve(sfreq_hz, samples, low_hz, high_hz, gam
     assert all(left_out.values())
 
 
-def test_intervals_are_over_subjects():
+def test_intervals_are_students_t_over_subjects():
     values = [0.1, 0.2, 0.3, 0.4, float("nan")]
-    summary = mean_with_interval(values, seed=0)
+    summary = mean_with_interval(values)
     assert summary["mean"] == pytest.approx(0.25)
     assert summary["subjects"] == 4
-    assert 0.1 < summary["low"] < 0.25 < summary["high"] < 0.4
-    assert summary == mean_with_interval(values, seed=0)
-    assert mean_with_interval([0.5] * 4, seed=0)["low"] == pytest.approx(0.5)
+    expected = t.interval(0.95, 3, loc=0.25, scale=sem(values[:4]))
+    assert (summary["low"], summary["high"]) == pytest.approx(expected)
+    assert mean_with_interval([0.5] * 4)["low"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("values", [[], [0.5], [0.5, 0.7]])
 def test_no_interval_below_three_subjects(values):
-    summary = mean_with_interval(values, seed=0)
+    summary = mean_with_interval(values)
     assert summary["low"] is None
     assert summary["high"] is None
     assert summary["mean"] == (pytest.approx(np.mean(values)) if values else None)
     assert ("too few" in summary.get("note", "")) == bool(values)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        summary = mean_with_interval(rng.standard_normal(30), seed=trial)
-        hits += summary["low"] <= 0 <= summary["high"]
-    assert 180 <= hits <= 198
+@pytest.mark.parametrize("people", [3, 6, 10])
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_interval_of_few_people_covers_the_truth_as_often_as_it_says(people, paired):
+    """A percentile bootstrap would in 0.76, 0.86 and 0.90 of the studies."""
+    rng, studies, hits = np.random.default_rng(people), 4000, 0
+    for _ in range(studies):
+        scores = 0.6 + 0.1 * rng.standard_normal(people)
+        if paired:
+            gains = 0.03 + 0.02 * rng.standard_normal(people)
+            first = dict(enumerate(scores + gains))
+            summary = paired_difference(first, dict(enumerate(scores)))
+            hits += summary["low"] <= 0.03 <= summary["high"]
+        else:
+            summary = mean_with_interval(scores)
+            hits += summary["low"] <= 0.6 <= summary["high"]
+    # Three standard errors of a share of 4000.
+    assert hits / studies == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / studies))
 
 
 def test_differences_are_paired():
     first = {"a": 0.5, "b": 0.9, "c": 0.1, "only here": 5.0}
     second = {name: value - 0.2 for name, value in first.items() if name != "only here"}
-    summary = paired_difference(first, second, seed=0)
+    summary = paired_difference(first, second)
     assert summary["subjects"] == 3
     assert [summary[k] for k in ("mean", "low", "high")] == pytest.approx([0.2] * 3)

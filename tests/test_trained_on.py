@@ -29,7 +29,8 @@ from trainer.known import (
     refuse_renamed,
     union_of_records,
 )
-from trainer.report import markdown, write_figures
+from trainer.report import markdown
+from trainer.report_figures import write_figures
 from trainer.setup import make_plan
 
 

@@ -254,7 +254,7 @@ def scored(quality: float, subject: str, seed: int) -> RecordingScores:
 def test_intervals_are_over_subjects():
     good = {f"r{n}": scored(0.8, f"s{n // 2}", n) for n in range(8)}
     poor = {f"r{n}": scored(0.2, f"s{n // 2}", n) for n in range(8)}
-    found = summarise(good, "mag", 0)
+    found = summarise(good, "mag")
     assert found["unit"] == "subject"
     assert found["r"]["units"] == 4
     assert found["r"]["low"] < found["r"]["mean"] < found["r"]["high"]

@@ -5,7 +5,8 @@ visible neighbours is hard to beat; where all channels are hidden at once nothin
 in time is left, and that fails after a few tens of milliseconds. Everything is computed in fp64.
 
 A fill takes eeg `[B, C, T]`, positions_m `[C, 3]` metres and hidden bool `[B, C, N]`, and returns
-fp64 `[B, C, T]` with visible samples as they were; it never looks at hidden ones.
+fp64 `[B, C, T]` with visible samples as they were; it never looks at hidden ones. What has to be
+fitted first is elsewhere: the Gaussian in trainer/gauss.py.
 """
 
 from __future__ import annotations
@@ -69,6 +70,15 @@ def spline(eeg: torch.Tensor, positions_m: torch.Tensor, hidden: torch.Tensor) -
     """Spherical spline over the channels visible at that moment (Perrin et al. 1989, as MNE's
     `interpolate_bads` with the origin at 0); straight lines in time where none is visible."""
     return interpolation.spline_fill(eeg.double(), positions_m.double(), hidden)
+
+
+def spline_of(alpha: float) -> Fill:
+    """`spline` with another regularisation than MNE's."""
+
+    def filled(eeg, positions_m, hidden):
+        return interpolation.spline_fill(eeg.double(), positions_m.double(), hidden, alpha)
+
+    return filled
 
 
 BASELINES: dict[str, Fill] = {"spline": spline, "cubic": cubic, "linear": linear, "zero": zero}

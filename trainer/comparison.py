@@ -17,21 +17,17 @@ from tqdm import tqdm
 from data.manifest import Manifest
 from model.config import ModelConfig
 from trainer.baselines import Fill
+from trainer.fill_scores import BAND_METRICS, GAINED_METRICS, MaskedBatch, Metric
 from trainer.held_out import WindowBatch, draw_masks
 from trainer.scores import (
     band_pass,
-    band_scores,
-    channel_correlation,
     mean_with_interval,
     paired_difference,
-    samples_of,
     usable_bands,
-    window_scores,
 )
 
 ALL = "all subjects"
 """The group of every subject of every dataset."""
-Metric = tuple[str, ...]  # ("r",), ("nmse",), ("bands", "alpha", "r") ...
 
 
 @dataclass(frozen=True)
@@ -55,27 +51,31 @@ class Comparison:
 
     methods: tuple[str, ...]
     kinds: tuple[str, ...]
-    seed: int
+    gained: bool = False
+    """Whether spectra were also compared after a gain."""
     bands: dict[str, dict] = field(default_factory=dict)
     """dataset -> {"hz": {band: [low, high]}, "left_out": {band: why}}."""
     positions_m: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """dataset -> channel -> place."""
     impossible: set[tuple[str, str]] = field(default_factory=set)
     """(dataset, kind) that could not be drawn."""
+    referenced: dict[str, bool] = field(default_factory=dict)
+    """dataset -> whether all its windows sum to zero over channels, and fills were made to."""
     examples: list[Example] = field(default_factory=list)
     _windows: dict = field(default_factory=dict)  # kind, method, metric, (dataset, subject): list
     _channels: dict = field(default_factory=dict)  # dataset, kind, method, channel, subject: list
 
     def metrics(self, group: str) -> list[Metric]:
-        """What a dataset (or `ALL`) was scored by: r, nmse, and two scores for each band."""
+        """What a dataset (or `ALL`) was scored by: r, nmse, and several scores for each band."""
         bands = dict.fromkeys(
             band
             for dataset, entry in self.bands.items()
             if group in (ALL, dataset)
             for band in entry["hz"]
         )
-        scores = ("r", "log_spectral_error_db")
-        return [("r",), ("nmse",), *(("bands", band, score) for band in bands for score in scores)]
+        scores = (*BAND_METRICS, *(GAINED_METRICS if self.gained else ()))
+        whole: list[Metric] = [("r",), ("nmse",), ("r_without_reference",)]
+        return [*whole, *(("bands", band, *score) for band in bands for score in scores)]
 
     def subject_means(self, group: str, kind: str, method: str, metric: Metric) -> dict[str, float]:
         """{subject: mean over windows}; subjects of `ALL` are called DATASET/SUBJECT."""
@@ -96,11 +96,11 @@ class Comparison:
             for method in self.methods:
                 for metric in self.metrics(group):
                     means = self.subject_means(group, kind, method, metric)
-                    value = mean_with_interval(means.values(), self.seed)
+                    value = mean_with_interval(means.values())
                     _put(result, (kind, method, *metric), value)
                     if method != reference:
                         other = self.subject_means(group, kind, reference, metric)
-                        gain = paired_difference(other, means, self.seed)
+                        gain = paired_difference(other, means)
                         _put(result, (kind, method, f"{reference}_minus_this", *metric), gain)
         return result
 
@@ -170,20 +170,22 @@ def compare(
     kinds: Sequence[str],
     mask_ratio: float,
     seed: int,
+    gains: Mapping[str, Mapping[str, float]] | None = None,
     example_of: str | None = None,
     total: int | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Score every fill on every batch under every kind of mask.
 
+    gains: kind -> method -> factor, after which spectra are compared once more; None: they are
+    not.
     `example_of` names the fill of which one window of each dataset and kind is kept as an example;
     `total` is the number of windows, for the progress bar.
     """
-    result = Comparison(tuple(fills), tuple(kinds), seed)
+    result = Comparison(tuple(fills), tuple(kinds), bool(gains))
     illustrated: set[tuple[str, str]] = set()
     with tqdm(total=total, unit="window", desc="scoring", disable=not progress) as bar:
         for batch in batches:
-            samples = batch.eeg.shape[2]
             if batch.dataset not in result.bands:
                 result.bands[batch.dataset] = bands_of(
                     manifest, batch.dataset, config.patch_samples
@@ -198,22 +200,19 @@ def compare(
                 if hidden is None:
                     result.impossible.add((batch.dataset, kind))
                     continue
-                hidden_T = samples_of(hidden, samples)
-                given = batch.eeg.masked_fill(hidden_T, 0.0)
+                case = MaskedBatch(batch, hidden, known["hz"], truth_bands, config.sfreq_hz)
+                sums = result.referenced.get(batch.dataset, True) and case.referenced
+                result.referenced[batch.dataset] = sums
                 for method, fill in fills.items():
-                    filled = fill(given, batch.positions_m, hidden).cpu()
-                    plain = window_scores(batch.eeg, filled, hidden)
-                    scores: dict[Metric, torch.Tensor] = {(k,): v for k, v in plain.items()}
-                    completed = torch.where(hidden_T, filled.float(), batch.eeg)
-                    completed_bands = band_pass(completed, known["hz"], config.sfreq_hz)
-                    for band, values in band_scores(truth_bands, completed_bands, hidden).items():
-                        scores |= {("bands", band, name): v for name, v in values.items()}
+                    # A kind that validation people could not be hidden by has no gain.
+                    gain = gains.get(kind, {}).get(method, 1.0) if gains else None
+                    scores, r_BC, completed = case.score(fill, gain)
                     result.add(batch, kind, method, scores)
-                    r_BC = channel_correlation(batch.eeg, filled, hidden)
                     result.add_channels(batch, kind, method, r_BC)
                     if method == example_of and (batch.dataset, kind) not in illustrated:
                         illustrated.add((batch.dataset, kind))
-                        result.examples.append(_example(batch, kind, completed, hidden, plain["r"]))
+                        r = scores["r",]
+                        result.examples.append(_example(batch, kind, completed, hidden, r))
             bar.update(len(batch))
     return result
 

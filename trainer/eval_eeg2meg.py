@@ -38,7 +38,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="also measure what shuffling the pieces would claim",
     )
-    add("--seed", type=int, default=0, help="of the bootstrap and the leak test [0]")
+    add("--seed", type=int, default=0, help="of the leak test [0]")
     add("--device", choices=("cpu", "cuda"), help="[cuda where there is one]")
     arguments = parser.parse_args(argv)
     for name in ("lags", "limit", "seed"):

@@ -3,9 +3,9 @@
     python trainer/evaluate.py runs/NAME --shards shards/pretrain --out report/
 
 For every kind of mask the same patches are hidden from the model and from zero, linear, cubic and
-spherical-spline interpolation, on subjects that the model was never trained on; hidden samples
-alone are scored. Writes report.json, report.md and figures. Scoring 1 s windows of 32 channels
-under five kinds of mask takes about 0.13 s a window on one core with the tiny preset.
+spherical-spline interpolation and from a Gaussian fitted on the training split, on subjects that
+the model was never trained on; hidden samples alone are scored. Writes report.json, report.md and
+figures, and the Gaussian beside the weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from data.errors import InputError, run_command
 from data.files import write_atomic
 from data.manifest import SPLITS, Manifest, read_manifest
 from model.autoencoder import MaskedVAE
-from trainer.baselines import BASELINES, on_device
+from trainer.baselines import on_device
+from trainer.closed_forms import closed_forms
 from trainer.comparison import ALL, Comparison, compare
 from trainer.held_out import KINDS, HeldOutWindows, kinds_for, known_subjects
 from trainer.known import (
@@ -34,7 +35,9 @@ from trainer.known import (
     refuse_renamed,
     renamed_recordings,
 )
-from trainer.report import build_report, markdown, plural, short_table, write_figures, write_json
+from trainer.report import build_report, markdown, short_table, write_json
+from trainer.report_figures import write_figures
+from trainer.tables import headline_lines, plural
 from trainer.weights import load_model
 
 WINDOWS_PER_SUBJECT = 32
@@ -52,12 +55,14 @@ def evaluate(
     device: torch.device | str = "cpu",
     trained_on: dict | None = None,
     model_path: str = "model",
+    weights: str | Path | None = None,
     progress: bool = True,
 ) -> tuple[dict, Comparison]:
     """(the report, the comparison it was made from).
 
     kinds, mask_ratio: None takes the model's own. trained_on: as a run records it
-    (trainer/known.py); people and recordings that are in it are named in the report. InputError:
+    (trainer/known.py); people and recordings that are in it are named in the report. weights: the
+    run folder or file beside which the fitted Gaussian is kept (None: nowhere). InputError:
     rates differ, the split is empty, a kind of mask that the model cannot take.
     """
     config, device = model.config, torch.device(device)
@@ -69,19 +74,23 @@ def evaluate(
         raise InputError(f"--windows_per_subject {windows_per_subject}", "give at least 1")
     windows = HeldOutWindows(manifest, split, config, windows_per_subject)
     model = model.to(device).eval()
-    fills = {
+    models = {
         "model": on_device(model.reconstruct, device),
         "start": on_device(model.baseline_fill, device),
-        **BASELINES,
     }
+    beside = closed_forms(
+        models, manifest, config, scored=split, kinds=kinds, mask_ratio=ratio, seed=seed,
+        weights=weights,
+    )  # fmt: skip
     comparison = compare(
-        fills,
+        beside.fills,
         windows.batches(),
         manifest,
         config,
         kinds=kinds,
         mask_ratio=ratio,
         seed=seed,
+        gains=beside.calibration.gains,
         example_of="model",
         total=len(windows),
         progress=progress,
@@ -101,10 +110,12 @@ def evaluate(
         "seed": seed,
         "trained_subjects": known_subjects(counts, trained_on, people_of(manifest)),
         "trained_recordings": renamed_recordings(recordings_of(manifest, split), trained_on),
+        **beside.about(),
     }
     by_name = names_only(trained_on, recordings_of(manifest, split))
     notes = _notes(settings, counts, by_name, comparison)
-    return build_report(comparison, counts, settings, notes), comparison
+    notes += beside.notes(manifest, counts, comparison)
+    return build_report(comparison, counts, settings, notes, beside.baselines), comparison
 
 
 def _notes(settings: dict, counts: dict, by_name: str, comparison) -> list[str]:
@@ -165,7 +176,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="spread evenly over the subject's recordings (default: %(default)s)")  # fmt: skip
     add("--allow_trained_on", action="store_true", help="score recordings although they were "
         "trained on under another name, and mark the report")  # fmt: skip
-    add("--seed", type=int, default=0, help="of the masks and intervals (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the masks (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -204,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         device=device,
         trained_on=meta.get("trained_on"),
         model_path=args.model,
+        weights=args.model,
     )
     out = Path(args.out)
     try:
@@ -214,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}", "give a folder to write to") from None
     print("\n".join(report["notes"]), "", short_table(report[ALL]), "", sep="\n")
+    print("\n".join(headline_lines(report["headline"], "model")), "", sep="\n")
     for path in (out / "report.md", out / "report.json", *figures):
         print(f"wrote {path}")
     return 0

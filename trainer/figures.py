@@ -20,7 +20,8 @@ from matplotlib.patches import Patch
 
 COLOURS = {
     "model": "#1f5fbf", "after": "#1f5fbf", "before": "#d9822b", "start": "#8ab4e8",
-    "spline": "#2e8b57", "cubic": "#b58ac9", "linear": "#8c8c8c", "zero": "#c9c9c9",
+    "gauss": "#c23b6b", "spline": "#2e8b57", "cubic": "#b58ac9", "linear": "#8c8c8c",
+    "zero": "#c9c9c9",
 }  # fmt: skip
 FALLBACK_COLOUR = "#444444"
 TRUTH, GAP, FILL = "#222222", "#f3ead7", "#d1352b"

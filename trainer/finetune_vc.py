@@ -121,6 +121,7 @@ def report(start: Start, windows: int) -> None:
         report_split(plan.manifest),
         out,
         trained_on=meta["trained_on"],
+        weights=plan.run,
         windows=windows,
         device=start.ranks.device,
     )

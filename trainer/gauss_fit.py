@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.gauss import GaussKernel, centred, harmonics
+from model.gauss import GaussKernel, harmonics
 from model.interpolation import head_directions
 
 BAND_CENTRES_HZ = (0.0, 2.0, 4.0, 6.5, 9.0, 11.5, 15.0, 20.0, 28.0, 40.0, 60.0)
@@ -84,9 +84,10 @@ def fit_kernel(
     weights = torch.tensor([float(m.windows) for m in moments], dtype=torch.float64)
     found = [taper[:, None, None] * m.covariance()[:lags] for m in moments]
     # Channels average out of the temporal structure, montages by their windows.
-    trace = sum(
-        w * R.diagonal(dim1=1, dim2=2).mean(1) for w, R in zip(weights, found, strict=True)
-    ) / weights.sum()
+    trace = (
+        sum(w * R.diagonal(dim1=1, dim2=2).mean(1) for w, R in zip(weights, found, strict=True))
+        / weights.sum()
+    )
     size = 4 * lags
     spectrum = _spectrum(trace, size)
     spectrum = spectrum.clamp_min(FLOOR * spectrum.max())

@@ -6,9 +6,10 @@ hidden, so a method's visible neighbours leak into its band scores through the f
 every method. What is gained over filtering gated pieces is that a band means what it says; the
 `zero` baseline's band scores show how much the leak is worth.
 
-The unit of statistics is the subject: windows are averaged within a subject, then subjects, with a
-percentile bootstrap over subjects. Windows of one person are not independent, so an interval over
-windows would be too narrow by several times.
+The unit of statistics is the subject: windows are averaged within a subject, then subjects, with an
+interval of Student's t over subjects. Windows of one person are not independent, so an interval
+over windows would be too narrow by several times; a percentile bootstrap over 3, 6 and 10 people
+would hold the truth in 0.76, 0.86 and 0.90 of all studies instead of 0.95.
 
 Shapes: B windows, C channels, T samples, N patches of T / N samples.
 """
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
+from scipy.stats import t as student_t
 
 BANDS_HZ = {
     "delta": (1.0, 4.0),
@@ -32,7 +34,6 @@ LARGEST_SFREQ_SHARE = 0.45
 """A band ends below this share of the sampling rate, where low-pass filters roll off."""
 SMALLEST_POWER_RATIO = 1e-6
 """Log-spectral errors end at 60 dB, so that a silent reconstruction has a finite one."""
-RESAMPLES = 2000
 FEWEST_SUBJECTS = 3
 
 
@@ -108,10 +109,12 @@ def band_scores(
     completed_bands: Mapping[str, torch.Tensor],
     hidden: torch.Tensor,
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """For each band, `r` and `log_spectral_error_db` over the hidden samples, fp64 `[B]` each.
+    """For each band, over the hidden samples: `r`, `log_spectral_error_db` and
+    `signed_log_spectral_error_db`, fp64 `[B]` each.
 
     Both arguments come from `band_pass`: of the truth, and of the completed window (prediction
-    where hidden, truth elsewhere). The error is |10 log10(power / true power)|, 60 dB at most.
+    where hidden, truth elsewhere). The signed error is 10 log10(power / true power), -60 dB at
+    least: below 0 where the reconstruction is too weak. The other is its size.
     """
     scores = {}
     for name, truth in truth_bands.items():
@@ -122,10 +125,11 @@ def band_scores(
             for signal in (truth, completed)
         )
         ratio = (power / true_power).clamp_min(SMALLEST_POWER_RATIO)
-        error_db = 10 * ratio.log10().abs()
+        signed_db = torch.where(true_power > 0, 10 * ratio.log10(), math.nan)
         scores[name] = {
             "r": correlation(truth, completed, hidden_T),
-            "log_spectral_error_db": torch.where(true_power > 0, error_db, math.nan),
+            "log_spectral_error_db": signed_db.abs(),
+            "signed_log_spectral_error_db": signed_db,
         }
     return scores
 
@@ -156,11 +160,13 @@ def samples_of(hidden: torch.Tensor, n_samples: int) -> torch.Tensor:
     return hidden.repeat_interleave(n_samples // hidden.shape[-1], dim=-1)
 
 
-def mean_with_interval(values: Iterable[float], seed: int) -> dict:
-    """The mean over subjects, with a bootstrap 95 % interval: JSON-able.
+def mean_with_interval(values: Iterable[float]) -> dict:
+    """The mean over subjects, with the 95 % interval of Student's t: JSON-able.
 
     values: one for each subject; NaN ones are left out. Returns mean, low, high (None where there
     is nothing to say: below three subjects there is a mean but no interval) and subjects.
+    Correlations are taken as they are, without Fisher's z: the mean that is reported is one of r,
+    and differences of r have no z. So an interval close to 1 may reach beyond it.
     """
     kept = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
     summary = {"mean": None, "low": None, "high": None, "subjects": len(kept)}
@@ -169,14 +175,13 @@ def mean_with_interval(values: Iterable[float], seed: int) -> dict:
     summary["mean"] = float(kept.mean())
     if len(kept) < FEWEST_SUBJECTS:
         return summary | {"note": f"{len(kept)} subjects: too few for an interval"}
-    draws = np.random.default_rng(seed).integers(len(kept), size=(RESAMPLES, len(kept)))
-    low, high = np.percentile(kept[draws].mean(1), [2.5, 97.5])
-    return summary | {"low": float(low), "high": float(high)}
+    half = float(student_t.ppf(0.975, len(kept) - 1) * kept.std(ddof=1) / math.sqrt(len(kept)))
+    return summary | {"low": summary["mean"] - half, "high": summary["mean"] + half}
 
 
-def paired_difference(first: Mapping[str, float], second: Mapping[str, float], seed: int) -> dict:
+def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> dict:
     """`mean_with_interval` of first - second over the subjects that both have."""
-    return mean_with_interval([first[key] - second[key] for key in first if key in second], seed)
+    return mean_with_interval([first[key] - second[key] for key in first if key in second])
 
 
 def _nmse(truth: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -186,7 +186,7 @@ def make_report(
     left_out: dict, bands: dict, dropped: dict,
 ) -> dict:  # fmt: skip
     """report.json."""
-    seed, told = arguments.seed, loaded.description
+    told = loaded.description
     tested = sorted({part.recording for part in split.test})
     kinds = sorted(
         {kind for one in found.scores["model"].values() for kind in one.types}, reverse=True
@@ -195,9 +195,9 @@ def make_report(
     for kind in kinds:
         rows = {}
         for name, recordings in found.scores.items():
-            rows[name] = summarise(recordings, kind, seed)
+            rows[name] = summarise(recordings, kind)
             if name != "model":
-                gap = difference(found.scores["model"], recordings, kind, seed)
+                gap = difference(found.scores["model"], recordings, kind)
                 rows[name]["model_minus_this"] = gap
         tables[kind] = rows
     return {

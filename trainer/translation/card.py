@@ -52,7 +52,7 @@ def body(name: str, description: dict, report: dict | None) -> list[str]:
     lines += [
         f"On {len(report['tested'])} recordings left out ({report['split']['rule']}): r is the "
         "Pearson correlation of a sensor over time (median over sensors), R2 against the training "
-        f"mean; means over {unit}s, with bootstrap 95 % intervals over them where there are three.",
+        f"mean; means over {unit}s, with 95 % intervals (Student's t) where there are three.",
         "",
         "| | " + " | ".join(f"{kind} {score}" for kind in report["types"] for score in ("r", "R2"))
         + " |",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.report import TRAINED_MARK, interval, plural, save_figure, table
+from trainer.report_figures import TRAINED_MARK, save_figure
+from trainer.tables import interval, plural, table
 
 TITLES = {"mag": "Magnetometers", "grad": "Gradiometers"}
 READING = (
@@ -15,8 +16,8 @@ READING = (
     "of each sensor over time, its median over sensors (quartiles in the last column); R2: against "
     "the training mean, 0 is no better than that; error: size of the residual over that of the "
     "signal; topography: correlation over sensors at each instant, weighted by the strength of the "
-    "field. Means over {unit}s; in brackets a bootstrap 95 % interval over {unit}s, where there "
-    "are three or more."
+    "field. Means over {unit}s; in brackets the 95 % interval of Student's t over {unit}s, "
+    "where there are three or more."
 )
 MAP_METHODS = ("oracle", "oracle linear", "model", "ridge", "shifted EEG")
 

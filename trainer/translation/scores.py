@@ -2,7 +2,7 @@
 
 Magnetometers and gradiometers never share a number: they have other units and other noise. Scores
 are computed from sums in float64, so that windows, ranks and recordings add up exactly. Intervals
-are bootstraps over subjects, or over recordings where there are fewer than three subjects.
+are Student's t over subjects, or over recordings where there are fewer than three subjects.
 
 Shapes: C MEG channels, T samples.
 """
@@ -127,7 +127,7 @@ class RecordingScores:
         }
 
 
-def summarise(recordings: Mapping[str, RecordingScores], kind: str, seed: int) -> dict:
+def summarise(recordings: Mapping[str, RecordingScores], kind: str) -> dict:
     """A method's scores of a sensor type over all recordings: means over units, with intervals.
 
     The unit is the subject (its recordings averaged), or the recording below three subjects. What
@@ -140,7 +140,7 @@ def summarise(recordings: Mapping[str, RecordingScores], kind: str, seed: int) -
 
     def over_units(read) -> dict:
         values = [_mean([read(each[name]) for name in names]) for names in units.values()]
-        found = mean_with_interval(values, seed)
+        found = mean_with_interval(values)
         found["units"] = found.pop("subjects")
         return found
 
@@ -155,9 +155,8 @@ def summarise(recordings: Mapping[str, RecordingScores], kind: str, seed: int) -
 
 
 def difference(
-    first: Mapping[str, RecordingScores], second: Mapping[str, RecordingScores], kind: str,
-    seed: int,
-) -> dict:  # fmt: skip
+    first: Mapping[str, RecordingScores], second: Mapping[str, RecordingScores], kind: str
+) -> dict:
     """r (median over sensors) of `first` minus that of `second`, paired by unit."""
     names = [name for name, one in first.items() if kind in one.types and name in second]
     units, label = units_of({name: first[name].subject for name in names})
@@ -167,7 +166,7 @@ def difference(
             first[name].summary(kind)["r"] - second[name].summary(kind)["r"] for name in members
         ]
         values.append(_mean(gaps))
-    found = mean_with_interval(values, seed)
+    found = mean_with_interval(values)
     found["units"] = found.pop("subjects")
     return {"unit": label, **found}
 
