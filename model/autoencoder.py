@@ -2,9 +2,10 @@
 
 A ViT encoder sees the visible tokens only (He et al. 2022), each of its outputs becomes the mean
 and log-variance of a latent, and a smaller decoder reconstructs the hidden tokens from a sample of
-those latents. With `baseline: spline` the decoder is told what closed-form interpolation gives and
-predicts the rest: its output layer starts at zero, so the network starts exactly at the
-interpolation.
+those latents. The decoder sees the latents and the tokens' places, nothing else: what it knows of a
+window has passed the bottleneck. With `baseline: spline` its output is added to what closed-form
+interpolation gives, so it predicts the rest: its output layer starts at zero, so the network starts
+exactly at the interpolation.
 
 Encoder and decoder own all parameters and are called as modules, so that ZeRO-3's hooks see them.
 
@@ -19,9 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .blocks import Stack, init_linear, init_weights
+from .blocks import Stack
 from .config import GRID_CHANNELS, ModelConfig
-from .interpolation import head_directions, linear_fill, spline_fill, spline_matrix
+from .fills import fill_of
+from .initial import draw_normal, start_weights
+from .interpolation import head_directions, spline_matrix
 from .linear import Linear
 from .losses import Losses, objective
 from .noise import normal_noise
@@ -49,8 +52,6 @@ class TokenPositions(nn.Module):
         super().__init__()
         self.width = width
         self.electrode = Linear(FOURIER_FEATURES, width) if config.tokens == "channel" else None
-        if self.electrode is not None:
-            init_linear(self.electrode)
 
     def forward(self, positions_m: torch.Tensor, n_patches: int, dtype) -> torch.Tensor:
         time_ND = time_features(n_patches, self.width, positions_m.device).to(dtype)
@@ -71,14 +72,10 @@ class Encoder(nn.Module):
         self.stack = Stack(config.width, config.depth, config.heads, config.mlp_ratio)
         self.to_mean = Linear(config.width, config.latent_dim)
         self.to_logvar = Linear(config.width, config.latent_dim) if config.variational else None
-        init_weights(self.stack)
-        init_linear(self.embed)
-        init_linear(self.to_mean)
         if self.to_logvar is not None:
             # Starts at a small variance, so that noise does not drown the mean before it has
             # learnt.
-            init_linear(self.to_logvar, gain=0.1)
-            nn.init.constant_(self.to_logvar.bias, -2.0)
+            self.to_logvar.init_gain, self.to_logvar.init_bias = 0.1, -2.0
 
     def forward(self, patches_BKP, positions_m, n_patches, keep_BK=None):
         dtype = self.embed.weight.dtype
@@ -104,20 +101,16 @@ class Decoder(nn.Module):
         self.from_latent = Linear(config.latent_dim, width)
         self.hidden_token = nn.Parameter(torch.zeros(width))
         self.positions = TokenPositions(config, width)
-        self.from_baseline = Linear(values_per_token, width) if config.baseline != "none" else None
+        given = config.decoder_input == "latent+fill"
+        self.from_baseline = Linear(values_per_token, width) if given else None
         self.stack = Stack(width, config.decoder_depth, config.decoder_heads, config.mlp_ratio)
         self.to_patch = Linear(width, values_per_token)
-        init_weights(self.stack)
-        init_linear(self.from_latent)
-        nn.init.normal_(self.hidden_token, std=width**-0.5)
-        if self.from_baseline is None:
-            init_linear(self.to_patch)
-        else:
-            init_linear(self.from_baseline)
-            nn.init.zeros_(self.to_patch.weight)
-            nn.init.zeros_(self.to_patch.bias)
+        self.to_patch.init_gain = 0.0
 
-    def forward(self, latent_BKZ, keep_BK, hide_BM, positions_m, n_patches, baseline_BLP=None):
+    def start(self, generator: torch.Generator) -> None:
+        draw_normal(self.hidden_token, self.hidden_token.shape[0] ** -0.5, generator)
+
+    def forward(self, latent_BKZ, keep_BK, hide_BM, positions_m, n_patches, filled_BLP=None):
         dtype = self.from_latent.weight.dtype
         width = self.hidden_token.shape[0]
         seen_BKE = self.from_latent(latent_BKZ.to(dtype))
@@ -127,7 +120,7 @@ class Decoder(nn.Module):
         order_BL = torch.cat([keep_BK, hide_BM], dim=1)
         x_BLE = x_BLE + self.positions(positions_m, n_patches, dtype)[order_BL]
         if self.from_baseline is not None:
-            x_BLE = x_BLE + self.from_baseline(take(baseline_BLP, order_BL).to(dtype))
+            x_BLE = x_BLE + self.from_baseline(take(filled_BLP, order_BL).to(dtype))
         x_BLE = self.stack(x_BLE)
         seen, hidden = x_BLE.split([keep_BK.shape[1], hide_BM.shape[1]], dim=1)
         visible = self.to_patch(seen).float() if self.visible_wanted else None
@@ -135,9 +128,12 @@ class Decoder(nn.Module):
 
 
 class MaskedVAE(nn.Module):
-    """See the module's docstring. `forward` trains; `encode` and `reconstruct` are for use."""
+    """See the module's docstring. `forward` trains; `encode` and `reconstruct` are for use.
 
-    def __init__(self, config: ModelConfig):
+    seed: of the first weights (model/initial.py).
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
         joint = config.tokens == "joint"
@@ -146,6 +142,7 @@ class MaskedVAE(nn.Module):
         self.decoder = Decoder(config, values)
         # Not a buffer: some versions of DeepSpeed cast buffers to bf16.
         self._grid_m = grid_positions(GRID_CHANNELS) if joint else None
+        start_weights(self, seed)
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
@@ -157,7 +154,13 @@ class MaskedVAE(nn.Module):
         """Trade a second forward pass of each block for its activations' memory."""
         self.encoder.stack.recompute = self.decoder.stack.recompute = on
 
-    def forward(self, parts: list[dict], beta: torch.Tensor | float, seed: int) -> Losses:
+    def forward(
+        self,
+        parts: list[dict],
+        beta: torch.Tensor | float,
+        seed: int,
+        other_latents: bool = False,
+    ) -> Losses:
         """The objective of a micro-batch: a list of dense parts, one montage and length each.
 
         A part: eeg `[B, C, T]` (robust units, any float), positions_m `[C, 3]`, keep int64 `[B, K]`
@@ -166,25 +169,29 @@ class MaskedVAE(nn.Module):
         model is compiled, for a number that changes is compiled in twice. Every sample weighs the
         same.
         In evaluation mode the decoder sees the latents' means.
+        other_latents: give the decoder the latents of another window of the part, half of the part
+        away, under this window's mask. What is lost by that is what the latents carry.
         """
-        return objective([self._part_terms(part, seed) for part in parts], self.config, beta)
+        terms = [self._part_terms(part, seed, other_latents) for part in parts]
+        return objective(terms, self.config, beta)
 
-    def _part_terms(self, part: dict, seed: int) -> dict:
+    def _part_terms(self, part: dict, seed: int, other_latents: bool) -> dict:
         eeg, positions_m = self._prepare(part["eeg"], part["positions_m"])
         keep_BK, hide_BM = part["keep"], part["hide"]
         target_BLP = self.patchify(eeg)
-        baseline_BLP = self._baseline(eeg, positions_m, hide_BM)
+        filled_BLP = self._filled(eeg, positions_m, hide_BM)
         n_patches = self._n_patches(eeg)
-        _, mean, logvar = self.encoder(take(target_BLP, keep_BK), positions_m, n_patches, keep_BK)
+        read_BLP = target_BLP.roll(max(1, len(eeg) // 2), 0) if other_latents else target_BLP
+        _, mean, logvar = self.encoder(take(read_BLP, keep_BK), positions_m, n_patches, keep_BK)
         latent = mean
         if logvar is not None and self.training:
             noise = normal_noise(seed, part["position"], tuple(mean.shape[1:]))
             latent = mean + (0.5 * logvar).exp() * noise
         visible, predicted = self.decoder(
-            latent, keep_BK, hide_BM, positions_m, n_patches, baseline_BLP
+            latent, keep_BK, hide_BM, positions_m, n_patches, filled_BLP
         )
-        if baseline_BLP is not None:
-            predicted = predicted + take(baseline_BLP, hide_BM)
+        if filled_BLP is not None:
+            predicted = predicted + take(filled_BLP, hide_BM)
         terms = {
             "predicted": predicted,
             "target": take(target_BLP, hide_BM),
@@ -227,12 +234,12 @@ class MaskedVAE(nn.Module):
         grid, grid_positions_m = self._prepare(eeg, positions_m)
         keep, hide = self._token_indices(hidden)
         patches = self.patchify(grid)
-        baseline = self._baseline(grid, grid_positions_m, hide)
+        filled = self._filled(grid, grid_positions_m, hide)
         n_patches = hidden.shape[2]
         _, mean, _ = self.encoder(take(patches, keep), grid_positions_m, n_patches, keep)
-        _, values = self.decoder(mean, keep, hide, grid_positions_m, n_patches, baseline)
-        if baseline is not None:
-            values = values + take(baseline, hide)
+        _, values = self.decoder(mean, keep, hide, grid_positions_m, n_patches, filled)
+        if filled is not None:
+            values = values + take(filled, hide)
         index = hide[..., None].expand(-1, -1, patches.shape[-1])
         return self._blend(native, positions_m, hidden, patches.scatter(1, index, values))
 
@@ -246,9 +253,7 @@ class MaskedVAE(nn.Module):
             return native * ~hidden.repeat_interleave(self.config.patch_samples, dim=2)
         grid, grid_positions_m = self._prepare(eeg, positions_m)
         _, hide = self._token_indices(hidden)
-        return self._blend(
-            native, positions_m, hidden, self._baseline(grid, grid_positions_m, hide)
-        )
+        return self._blend(native, positions_m, hidden, self._filled(grid, grid_positions_m, hide))
 
     def patchify(self, eeg: torch.Tensor) -> torch.Tensor:
         """`[B, C, T]` -> `[B, L, P]`; token = channel * N + patch (`joint`: `[B, N, C * P]`)."""
@@ -287,16 +292,15 @@ class MaskedVAE(nn.Module):
         order = flat.int().argsort(dim=1, stable=True)
         return order[:, :-count], order[:, -count:]
 
-    def _baseline(self, eeg, positions_m, hide_BM):
-        if self.config.baseline == "none":
+    def _filled(self, eeg, positions_m, hide_BM):
+        """All patches `[B, L, P]`, hidden ones as the configured fill has them; None without."""
+        fill = fill_of(self.config)
+        if fill is None:
             return None
         n_patches = self._n_patches(eeg)
-        joint = self.config.tokens == "joint"
-        rows = 1 if joint else eeg.shape[1]
+        rows = 1 if self.config.tokens == "joint" else eeg.shape[1]
         hidden = torch.zeros(len(eeg), rows * n_patches, dtype=torch.bool, device=eeg.device)
         hidden = hidden.scatter(1, hide_BM, True).unflatten(1, (rows, n_patches))
-        # A joint mask hides every channel at once: there is nothing to interpolate in space.
-        fill = linear_fill if joint else spline_fill
         with torch.autocast(eeg.device.type, enabled=False):
             return self.patchify(fill(eeg, positions_m, hidden.expand(-1, eeg.shape[1], -1)))
 

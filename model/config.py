@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 
 TOKENS = ("channel", "joint")
-BASELINES = ("spline", "none")
+BASELINES = ("spline", "linear", "none")
+DECODER_INPUTS = ("latent", "latent+fill")
 LOSSES = ("l1", "l2")
 MASK_KINDS = ("random", "block", "tube", "channel", "time")
 GRID_CHANNELS = 128
@@ -53,17 +54,23 @@ class ModelConfig:
     beta: float = 1e-3
     """Weight of the KL term after its warm-up; 0 makes this a plain masked autoencoder."""
     free_bits: float = 0.02
-    """KL below this many nats per latent dimension is free (Kingma et al. 2016)."""
+    """KL below this many nats per latent dimension, as the mean over a window's visible tokens, is
+    free."""
     logvar_min: float = -8.0
     logvar_max: float = 4.0
     baseline: str = "spline"
-    """`spline`: predict what spherical-spline interpolation leaves; `none`: predict the signal."""
+    """The fill that is added to the output: `spline` (spherical splines) or `linear` (in time), so
+    that what it leaves is predicted; `none`: the signal is predicted."""
+    decoder_input: str = "latent"
+    """`latent`: nothing of the samples reaches the decoder but through the latents. `latent+fill`:
+    as older runs were trained, the decoder is also given the window with its hidden patches filled,
+    and with it the visible samples."""
     loss: str = "l1"
     """Error on the hidden samples: `l1` or `l2`."""
     spectral_weight: float = 0.0
     """Weight of the log-spectrum error of the completed window."""
     visible_weight: float = 0.0
-    """Weight of the error on the visible samples."""
+    """Weight of the error on the visible samples, which the decoder knows from the latents only."""
 
     def __post_init__(self):
         def check(name: str, good: bool, remedy: str) -> None:
@@ -72,6 +79,12 @@ class ModelConfig:
 
         check("tokens", self.tokens in TOKENS, f"use one of {', '.join(TOKENS)}")
         check("baseline", self.baseline in BASELINES, f"use one of {', '.join(BASELINES)}")
+        check(
+            "decoder_input",
+            self.decoder_input in DECODER_INPUTS
+            and (self.decoder_input == "latent" or self.baseline != "none"),
+            "use latent (latent+fill is for older runs, and needs a baseline)",
+        )
         check("loss", self.loss in LOSSES, f"use one of {', '.join(LOSSES)}")
         for name in (
             "patch_samples", "width", "depth", "heads", "decoder_width", "decoder_depth",
@@ -86,8 +99,8 @@ class ModelConfig:
             check(name, getattr(self, name) >= 0, "must be >= 0")
         check(
             "visible_weight",
-            not self.visible_weight or self.baseline == "none",
-            "with a baseline the visible samples are what it was given: use baseline=none",
+            not self.visible_weight or self.decoder_input == "latent",
+            "the decoder is given the visible samples: use decoder_input=latent",
         )
         check("logvar_min", self.logvar_min < self.logvar_max, "must be below logvar_max")
         allowed = MASK_KINDS if self.tokens == "channel" else ("random", "time")
@@ -156,5 +169,12 @@ def preset(name: str, **changes) -> ModelConfig:
 
 
 def from_dict(value: dict) -> ModelConfig:
-    """The configuration that `as_dict` gave; ValueError for unknown fields."""
-    return preset(value["preset"], **value)
+    """The configuration that `as_dict` gave, also in an older version; ValueError for unknown
+    fields."""
+    return preset(value["preset"], **with_new_fields(value))
+
+
+def with_new_fields(value: dict) -> dict:
+    """What an older version's `as_dict` gave, with the fields that it lacks as they were then."""
+    given = "latent" if value.get("baseline", "none") == "none" else "latent+fill"
+    return {"decoder_input": given, **value}

@@ -29,8 +29,9 @@ def forward_flops(config: ModelConfig, channels: int, samples: int) -> float:
     encoder += 2 * visible * config.width * (values + heads * config.latent_dim)
     wide = config.decoder_width
     decoder = _stack(tokens, wide, config.decoder_depth, config.mlp_ratio)
-    decoder += 2 * visible * config.latent_dim * wide + 2 * hidden * wide * values
-    if config.baseline != "none":
+    shown = tokens if config.visible_weight else hidden
+    decoder += 2 * visible * config.latent_dim * wide + 2 * shown * wide * values
+    if config.decoder_input == "latent+fill":
         decoder += 2 * tokens * values * wide
     grid = 2 * GRID_CHANNELS * channels * samples if joint else 0
     return encoder + decoder + grid

@@ -101,7 +101,7 @@ def test_tensorboard_holds_what_is_promised(straight):
     events.Reload()
     names = set(events.Tags()["scalars"])
     wanted = ["loss", "error", "kl", "r", "r/A", "r/B", "lr", "grad_norm", "samples_per_s",
-              "tokens_per_s", "mfu", "latent/active_share", "skipped"]  # fmt: skip
+              "tokens_per_s", "mfu", "latent/kl_max_dim", "skipped"]  # fmt: skip
     assert {f"train/{name}" for name in wanted} <= names
     assert {"val/r", "val/r/A", "val/r_spline", "val/r_linear", "val/error"} <= names
     assert events.Tags()["images"] == ["reconstruction"]
