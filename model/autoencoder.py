@@ -20,20 +20,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .blocks import Stack
 from .config import GRID_CHANNELS, ModelConfig
+from .decoder import Decoder, take
+from .encoder import Encoder
 from .fills import fill_of
-from .initial import draw_normal, start_weights
+from .initial import start_weights
 from .interpolation import head_directions, spline_matrix
-from .linear import Linear
 from .losses import Losses, objective
 from .noise import normal_noise
-from .positions import (
-    FOURIER_FEATURES,
-    electrode_features,
-    grid_positions,
-    time_features,
-)
+from .positions import grid_positions
 
 
 @dataclass(frozen=True)
@@ -43,88 +38,6 @@ class Encoded:
 
     tokens: torch.Tensor
     pooled: torch.Tensor
-
-
-class TokenPositions(nn.Module):
-    """Position embedding of every token, `[L, width]`: patch time plus a map of the electrode."""
-
-    def __init__(self, config: ModelConfig, width: int):
-        super().__init__()
-        self.width = width
-        self.electrode = Linear(FOURIER_FEATURES, width) if config.tokens == "channel" else None
-
-    def forward(self, positions_m: torch.Tensor, n_patches: int, dtype) -> torch.Tensor:
-        time_ND = time_features(n_patches, self.width, positions_m.device).to(dtype)
-        if self.electrode is None:
-            return time_ND
-        place_CD = self.electrode(electrode_features(positions_m).to(dtype))
-        return (place_CD[:, None] + time_ND).flatten(0, 1)
-
-
-class Encoder(nn.Module):
-    """Visible patches `[B, K, P]` -> (normed tokens, latent mean, log-variance or None)."""
-
-    def __init__(self, config: ModelConfig, values_per_token: int):
-        super().__init__()
-        self.config = config
-        self.embed = Linear(values_per_token, config.width)
-        self.positions = TokenPositions(config, config.width)
-        self.stack = Stack(config.width, config.depth, config.heads, config.mlp_ratio)
-        self.to_mean = Linear(config.width, config.latent_dim)
-        self.to_logvar = Linear(config.width, config.latent_dim) if config.variational else None
-        if self.to_logvar is not None:
-            # Starts at a small variance, so that noise does not drown the mean before it has
-            # learnt.
-            self.to_logvar.init_gain, self.to_logvar.init_bias = 0.1, -2.0
-
-    def forward(self, patches_BKP, positions_m, n_patches, keep_BK=None):
-        dtype = self.embed.weight.dtype
-        x_BKD = self.embed(patches_BKP.to(dtype))
-        position_LD = self.positions(positions_m, n_patches, dtype)
-        x_BKD = x_BKD + (position_LD if keep_BK is None else position_LD[keep_BK])
-        x_BKD = self.stack(x_BKD)
-        mean = self.to_mean(x_BKD).float()
-        if self.to_logvar is None:
-            return x_BKD, mean, None
-        logvar = self.to_logvar(x_BKD).float()
-        return x_BKD, mean, logvar.clamp(self.config.logvar_min, self.config.logvar_max)
-
-
-class Decoder(nn.Module):
-    """Latents of the visible tokens -> values of the visible and of the hidden tokens, `[B, K, P]`
-    and `[B, M, P]` fp32; the visible ones only where the objective asks for them."""
-
-    def __init__(self, config: ModelConfig, values_per_token: int):
-        super().__init__()
-        width = config.decoder_width
-        self.visible_wanted = config.visible_weight > 0
-        self.from_latent = Linear(config.latent_dim, width)
-        self.hidden_token = nn.Parameter(torch.zeros(width))
-        self.positions = TokenPositions(config, width)
-        given = config.decoder_input == "latent+fill"
-        self.from_baseline = Linear(values_per_token, width) if given else None
-        self.stack = Stack(width, config.decoder_depth, config.decoder_heads, config.mlp_ratio)
-        self.to_patch = Linear(width, values_per_token)
-        self.to_patch.init_gain = 0.0
-
-    def start(self, generator: torch.Generator) -> None:
-        draw_normal(self.hidden_token, self.hidden_token.shape[0] ** -0.5, generator)
-
-    def forward(self, latent_BKZ, keep_BK, hide_BM, positions_m, n_patches, filled_BLP=None):
-        dtype = self.from_latent.weight.dtype
-        width = self.hidden_token.shape[0]
-        seen_BKE = self.from_latent(latent_BKZ.to(dtype))
-        # Tokens need no order but for their positions: visible ones first, hidden ones after.
-        hidden_BME = self.hidden_token.expand(*hide_BM.shape, width)
-        x_BLE = torch.cat([seen_BKE, hidden_BME], dim=1)
-        order_BL = torch.cat([keep_BK, hide_BM], dim=1)
-        x_BLE = x_BLE + self.positions(positions_m, n_patches, dtype)[order_BL]
-        if self.from_baseline is not None:
-            x_BLE = x_BLE + self.from_baseline(take(filled_BLP, order_BL).to(dtype))
-        x_BLE = self.stack(x_BLE)
-        seen, hidden = x_BLE.split([keep_BK.shape[1], hide_BM.shape[1]], dim=1)
-        visible = self.to_patch(seen).float() if self.visible_wanted else None
-        return visible, self.to_patch(hidden).float()
 
 
 class MaskedVAE(nn.Module):
@@ -312,8 +225,3 @@ class MaskedVAE(nn.Module):
             values = spline_matrix(to, at) @ values
         hidden_T = hidden.repeat_interleave(self.config.patch_samples, dim=2)
         return torch.where(hidden_T, values, native)
-
-
-def take(x_BLP: torch.Tensor, index_BK: torch.Tensor) -> torch.Tensor:
-    """Rows of each sample: `[B, L, P]`, `[B, K]` -> `[B, K, P]`."""
-    return x_BLP.gather(1, index_BK[..., None].expand(-1, -1, x_BLP.shape[-1]))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 TOKENS = ("channel", "joint")
 BASELINES = ("spline", "linear", "none")
-DECODER_INPUTS = ("latent", "latent+fill")
+DECODER_INPUTS = ("latent_fill", "latent", "signal_fill")
 LOSSES = ("l1", "l2")
 MASK_KINDS = ("random", "block", "tube", "channel", "time")
 GRID_CHANNELS = 128
@@ -61,10 +61,10 @@ class ModelConfig:
     baseline: str = "spline"
     """The fill that is added to the output: `spline` (spherical splines) or `linear` (in time), so
     that what it leaves is predicted; `none`: the signal is predicted."""
-    decoder_input: str = "latent"
-    """`latent`: nothing of the samples reaches the decoder but through the latents. `latent+fill`:
-    as older runs were trained, the decoder is also given the window with its hidden patches filled,
-    and with it the visible samples."""
+    decoder_input: str = "latent_fill"
+    """What a hidden token of the decoder starts from. `latent_fill`: interpolated latents of the
+    visible tokens; `latent`: nothing but its place (He et al. 2022). `signal_fill`, for older runs
+    with a baseline: the filled window itself, and the visible samples with it, past the latents."""
     loss: str = "l1"
     """Error on the hidden samples: `l1` or `l2`."""
     spectral_weight: float = 0.0
@@ -82,8 +82,8 @@ class ModelConfig:
         check(
             "decoder_input",
             self.decoder_input in DECODER_INPUTS
-            and (self.decoder_input == "latent" or self.baseline != "none"),
-            "use latent (latent+fill is for older runs, and needs a baseline)",
+            and (self.decoder_input != "signal_fill" or self.baseline != "none"),
+            "use latent_fill or latent (signal_fill is for older runs that have a baseline)",
         )
         check("loss", self.loss in LOSSES, f"use one of {', '.join(LOSSES)}")
         for name in (
@@ -99,8 +99,8 @@ class ModelConfig:
             check(name, getattr(self, name) >= 0, "must be >= 0")
         check(
             "visible_weight",
-            not self.visible_weight or self.decoder_input == "latent",
-            "the decoder is given the visible samples: use decoder_input=latent",
+            not self.visible_weight or self.decoder_input != "signal_fill",
+            "the decoder is given the visible samples: use decoder_input=latent_fill",
         )
         check("logvar_min", self.logvar_min < self.logvar_max, "must be below logvar_max")
         allowed = MASK_KINDS if self.tokens == "channel" else ("random", "time")
@@ -141,16 +141,19 @@ PRESETS = {
     "base": ModelConfig(
         preset="base", width=512, depth=12, heads=8,
         decoder_width=256, decoder_depth=4, decoder_heads=4, latent_dim=64, baseline="none",
+        decoder_input="latent",
     ),
     "large": ModelConfig(
         preset="large", width=768, depth=16, heads=12,
         decoder_width=256, decoder_depth=4, decoder_heads=4, latent_dim=64, baseline="none",
+        decoder_input="latent",
     ),
     "brain2image": ModelConfig(
         preset="brain2image", tokens="joint", sfreq_hz=1000.0, patch_samples=4,
         width=1024, depth=24, heads=16, mlp_ratio=1.0,
         decoder_width=512, decoder_depth=8, decoder_heads=16, latent_dim=512,
         mask_ratio=0.75, mask_mixture={"random": 1.0}, beta=0.0, baseline="none", loss="l2",
+        decoder_input="latent",
     ),
 }  # fmt: skip
 
@@ -176,5 +179,5 @@ def from_dict(value: dict) -> ModelConfig:
 
 def with_new_fields(value: dict) -> dict:
     """What an older version's `as_dict` gave, with the fields that it lacks as they were then."""
-    given = "latent" if value.get("baseline", "none") == "none" else "latent+fill"
+    given = "latent" if value.get("baseline", "none") == "none" else "signal_fill"
     return {"decoder_input": given, **value}

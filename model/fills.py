@@ -21,7 +21,7 @@ def fill_of(config: ModelConfig) -> Fill | None:
     """The fill that `config.baseline` names; None for `none`.
 
     A mask of joint tokens hides all channels at once, where nothing can be interpolated in space:
-    there `spline` is the straight line in time that it falls back to.
+    there every fill is the straight line in time that it falls back to.
     """
     if config.baseline == "none":
         return None
