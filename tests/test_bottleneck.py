@@ -16,8 +16,9 @@ from model.config import from_dict, preset
 from model.latent_fill import fill_latents
 from model.losses import pearson
 from trainer.batches import DrawMasks
+from trainer.changes import compare
 from trainer.latent_spread import spread, spread_sums
-from trainer.weights import load_model
+from trainer.weights import load_model, read_run_config
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
          "decoder_heads": 2, "latent_dim": 8}  # fmt: skip
@@ -191,3 +192,16 @@ def test_weights_of_older_versions_load_as_what_they_are(changes, was, tmp_path)
     assert found.config.decoder_input == from_dict(described).decoder_input == was
     part = part_of(model.config)
     assert found([part], 0.0, 0).error == model([part], 0.0, 0).error
+
+
+def test_an_older_run_can_go_on_as_what_it_is(tmp_path):
+    """Its record lacks the field: it is the same model, and the message names another."""
+    config = preset("tiny", **SMALL, decoder_input="signal_fill")
+    record = {"run": {}, "model": config.as_dict()}
+    older = {"run": {}, "model": {**record["model"]}}
+    del older["model"]["decoder_input"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    assert compare(read_run_config(tmp_path), record, 0) == ([], [])
+    new = {"run": {}, "model": preset("tiny", **SMALL).as_dict()}
+    refused, _ = compare(read_run_config(tmp_path), new, 0)
+    assert refused == ["another model: decoder_input signal_fill -> latent_fill"]
