@@ -159,6 +159,13 @@ def test_report_holds_every_baseline(report):
     text = (report / "report.md").read_text()
     assert "## Magnetometers" in text
     assert "No evoked responses" in text
+    for kind, entry in found["headline"].items():
+        rows = found["types"][kind]
+        fitted = ("ridge", "ridge lags", "reduced rank", "minimum norm", "mean")
+        assert entry["baseline"] == max(fitted, key=lambda name: rows[name]["r"]["mean"])
+        assert entry["difference"] == rows[entry["baseline"]]["model_minus_this"]
+        assert entry["verdict"] == "not told apart", "one person has no interval"
+        assert f"model minus the best baseline ({entry['baseline']})" in text
     for name in ("traces", "topographies", "r_by_sensor", "r_by_band"):
         assert (report / f"{name}.png").stat().st_size > 10_000
         assert f"]({name}.png)" in text

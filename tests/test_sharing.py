@@ -132,10 +132,15 @@ def row(r: float) -> dict:
 
 
 def report_of(run: Path) -> Path:
+    gap = {
+        "baseline": "ridge", "difference": {"mean": 0.09, "low": -0.02, "high": 0.2},
+        "verdict": "not told apart",
+    }  # fmt: skip
     table = {"model": row(0.61), "ridge": row(0.52), "shifted EEG": row(0.0)}
     value = {
         "model_path": str(run), "warnings": ["TRAINED ON one"], "tested": ["x"],
         "split": {"rule": "loso:3"}, "types": {"mag": table, "grad": table},
+        "headline": {"mag": gap, "grad": None},
     }  # fmt: skip
     path = run / "report.json"
     path.write_text(json.dumps(value))
@@ -163,6 +168,8 @@ def test_shared_folder_holds_card_code_and_weights(run, tmp_path):
     assert "0.610 [0.600, 0.620]" in card
     assert "TRAINED ON one" in card
     assert "| ridge | 0.520" in card
+    best = "model minus the best baseline (ridge): 0.090 [-0.020, 0.200]: not told apart."
+    assert f"mag  {best}" in card
     for name in ("modeling_brainformer.py", "states_brainformer.py", "processing_brainformer.py"):
         assert (out / name).is_file()
     assert not list(out.glob("*.bin")) + list(out.glob("*.pt"))

@@ -259,7 +259,7 @@ def test_intervals_are_over_subjects():
     assert found["r"]["units"] == 4
     assert found["r"]["low"] < found["r"]["mean"] < found["r"]["high"]
     assert found["topography"]["mean"] > 0.7
-    gap = difference(good, poor, "grad", 0)
+    gap = difference(good, poor, "grad")
     assert gap["low"] > 0.3
     few = summarise({name: good[name] for name in ("r0", "r1", "r2")}, "grad", 0)
     assert (few["unit"], few["r"]["units"]) == ("recording", 3)

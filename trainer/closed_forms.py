@@ -15,7 +15,7 @@ from trainer.comparison import Comparison
 from trainer.gauss import FittedGauss, gauss_for
 from trainer.held_out import known_subjects
 from trainer.known import people_of
-from trainer.scores import paired_difference
+from trainer.scores import paired_difference, verdict
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,11 @@ class ClosedForms:
             if any(seen.values()):
                 number = sum(map(len, seen.values()))
                 notes.append(
-                    f"gauss was fitted on {number} of the people scored: it may flatter it."
+                    f"GAUSS WAS FITTED ON {number} of the people scored: its scores, and the "
+                    "difference from them, say nothing about new people."
                 )
+            if self.gauss.manifest_sha256 != manifest.sha256:
+                notes.append("gauss was fitted on other shards than these, beside these weights.")
         for dataset, sums in comparison.referenced.items():
             if sums:
                 notes.append(
@@ -95,9 +98,10 @@ def closed_forms(
 def headline(
     comparison: Comparison, group: str, method: str, baselines: Sequence[str]
 ) -> dict[str, dict]:
-    """kind -> {"baseline", "r" of it, "difference" of r}: a method minus the best baseline.
+    """kind -> {"baseline", "difference" of r, "verdict"}: a method minus the best baseline.
 
-    The best is the one with the highest mean r on the very people that are scored: chosen on these,
+    verdict: `above`, `below`, or `not told apart` where the interval holds 0, or there is none. The
+    best is the one with the highest mean r on the very people that are scored: chosen on these,
     it can only look better than it is, and the difference worse.
     """
     found = {}
@@ -109,8 +113,10 @@ def headline(
         if not means[method]:
             continue
         best = max(baselines, key=lambda name: sum(means[name].values()))
+        difference = paired_difference(means[method], means[best])
         found[kind] = {
             "baseline": best,
-            "difference": paired_difference(means[method], means[best]),
+            "difference": difference,
+            "verdict": verdict(difference),
         }
     return found

@@ -99,11 +99,12 @@ def bars_figure(
     score: str,
     title: str,
     ceiling: float | None = None,
+    floor: float = 0.0,
 ) -> Figure:
     """Grouped bars, one panel for each entry: panels[name][group][method] = {mean, low, high}.
 
-    `score` labels the axis; whiskers are the 95 % intervals, where there are any. Bars above
-    `ceiling` are cut and their value is written on them.
+    `score` labels the axis; whiskers are the 95 % intervals, where there are any. Where there is a
+    `ceiling`, bars above it or below `floor` are cut and their value is written on them.
     """
     methods = list(dict.fromkeys(m for p in panels.values() for g in p.values() for m in g))
     widest = max(len(groups) for groups in panels.values())
@@ -123,16 +124,17 @@ def bars_figure(
             spread = np.abs(ends - means)
             ax.errorbar(at, means, spread, fmt="none", ecolor="#333333", elinewidth=0.9, zorder=3)
             for x, mean in zip(at, means, strict=True):
-                if ceiling is not None and mean > ceiling:
+                if ceiling is not None and not floor <= mean <= ceiling and np.isfinite(mean):
+                    above = mean > ceiling
                     ax.text(
-                        x, 0.97 * ceiling, f"{mean:.3g}", rotation=90, va="top", ha="center",
-                        fontsize=7, zorder=4,
+                        x, 0.97 * (ceiling if above else floor), f"{mean:.3g}", rotation=90,
+                        va="top" if above else "bottom", ha="center", fontsize=7, zorder=4,
                     )  # fmt: skip
         ax.axhline(0, color="#333333", lw=0.8)
         ax.set_xticks(range(len(groups)), list(groups))
         ax.set_xlim(-0.6, len(groups) - 0.4)
         if ceiling is not None:
-            ax.set_ylim(0, ceiling)
+            ax.set_ylim(floor, ceiling)
         ax.set_ylabel(score, fontsize=9)
         ax.set_title(name, loc="left", fontsize=10)
         ax.grid(axis="y", color="#e5e5e5", lw=0.6, zorder=0)

@@ -33,7 +33,7 @@ METHOD_MEANINGS = {
     "chosen on validation people",
     "cubic": "cubic spline in time through a channel's visible samples",
     "linear": "straight lines in time between a channel's visible samples",
-    "zero": "0 everywhere",
+    "zero": "0 everywhere, but for the sum over channels where that is known",
 }
 READING = (
     "Only hidden samples are scored. **r**: Pearson correlation over a window's hidden samples, "

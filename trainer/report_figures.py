@@ -12,9 +12,10 @@ from trainer.comparison import ALL, Comparison, Example
 from trainer.figures import bars_figure, reconstruction_figure, topography_figure
 from trainer.fill_scores import AFTER_GAIN
 from trainer.held_out import KIND_MEANINGS
-from trainer.tables import SIZE
+from trainer.tables import SIGNED
 
 TRAINED_MARK = "TRAINED ON: these numbers say nothing about new people"
+LIMITS_DB = {"ceiling": 12.0, "floor": -16.0}
 
 
 def write_figures(folder: Path, report: dict, comparison: Comparison) -> list[Path]:
@@ -36,10 +37,10 @@ def write_figures(folder: Path, report: dict, comparison: Comparison) -> list[Pa
         )
         for name, label, ceiling in (("r", "r", None), ("nmse", "NMSE", 2.0))
     ]
-    for name, score, label, ceiling in (
-        ("r_by_band.png", ("r",), "r", None),
-        ("spectrum_by_band.png", (SIZE,), "log-spectral error (dB)", 20.0),
-        ("spectrum_after_gain.png", (AFTER_GAIN, SIZE), "the same after one gain (dB)", 20.0),
+    for name, score, label, limits in (
+        ("r_by_band.png", ("r",), "r", {}),
+        ("spectrum_by_band.png", (SIGNED,), "power over the true one (dB)", LIMITS_DB),
+        ("spectrum_after_gain.png", (AFTER_GAIN, SIGNED), "power after one gain (dB)", LIMITS_DB),
     ):
         panels = {
             f"{kind}: {KIND_MEANINGS[kind]}": _bands(methods, score)
@@ -47,7 +48,7 @@ def write_figures(folder: Path, report: dict, comparison: Comparison) -> list[Pa
         }
         if any(panels.values()):
             title = f"Hidden samples, by frequency band, all subjects: {label}"
-            paths.append(save(folder / name, bars_figure(panels, label, title, ceiling)))
+            paths.append(save(folder / name, bars_figure(panels, label, title, **limits)))
     for dataset, entry in report["datasets"].items():
         figure = _topography(dataset, entry, comparison)
         if figure is not None:

@@ -184,6 +184,13 @@ def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -
     return mean_with_interval([first[key] - second[key] for key in first if key in second])
 
 
+def verdict(difference: Mapping) -> str:
+    """What a difference with its interval allows to say: `above`, `below` or `not told apart`."""
+    if difference["low"] is None or difference["low"] <= 0 <= difference["high"]:
+        return "not told apart"
+    return "above" if difference["low"] > 0 else "below"
+
+
 def _nmse(truth: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     error = torch.where(mask, prediction - truth, 0.0).square().sum((-2, -1))
     power = torch.where(mask, truth, 0.0).square().sum((-2, -1))

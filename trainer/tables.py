@@ -44,19 +44,22 @@ def headline_table(headline: Mapping, kinds: Mapping, method: str) -> list[str]:
             interval(kinds[kind][method]["r"]),
             f"{entry['baseline']} {interval(kinds[kind][entry['baseline']]['r'])}",
             interval(entry["difference"]),
+            entry["verdict"],
         ]
         for kind, entry in headline.items()
+        if entry
     ]
-    return table(["r, hidden samples", method, "best baseline", f"{method} - best"], rows)
+    return table(["r, hidden samples", method, "best baseline", f"{method} - best", ""], rows)
 
 
 def headline_lines(headline: Mapping, method: str) -> list[str]:
     """The same for a terminal."""
-    width = max(map(len, headline), default=0)
+    width = max((len(kind) for kind, entry in headline.items() if entry), default=0)
     return [
         f"{kind.ljust(width)}  {method} minus the best baseline ({entry['baseline']}): "
-        f"{interval(entry['difference'])}"
+        f"{interval(entry['difference'])}: {entry['verdict']}"
         for kind, entry in headline.items()
+        if entry
     ]
 
 

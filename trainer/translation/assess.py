@@ -22,6 +22,7 @@ from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
 from trainer.known import describe_twins, known_among, people_of, subjects_of
 from trainer.provenance import versions
 from trainer.scores import usable_bands
+from trainer.tables import headline_lines
 from trainer.translation import baselines as base
 from trainer.translation.common import find_common
 from trainer.translation.evaluation import Found, evaluate, model_methods
@@ -29,7 +30,7 @@ from trainer.translation.keeping import DESCRIPTION
 from trainer.translation.pieces import Collate, Pieces
 from trainer.translation.report import markdown, save_figures, short_table
 from trainer.translation.ridge import group_moments
-from trainer.translation.scores import difference, summarise
+from trainer.translation.scores import best_baseline, difference, summarise
 from trainer.translation.splits import Part, Split, make_split
 from trainer.translation.start import MEG_TYPES, TIME_FOLDS, montages_of, open_pieces
 
@@ -109,7 +110,7 @@ def assess(arguments: argparse.Namespace) -> int:
         print("leak test", flush=True)
         report["leak_test"] = leak_test(manifest, split, length, scales, arguments)
     write(arguments.out, report, found, test.sfreq_hz)
-    print(short_table(report))
+    print(short_table(report), *headline_lines(report["headline"], "model"), sep="\n")
     print(f"{arguments.out / 'report.md'}")
     return 0
 
@@ -215,6 +216,7 @@ def make_report(
         "methods": notes,
         "left_out": left_out,
         "types": tables,
+        "headline": {kind: best_baseline(rows) for kind, rows in tables.items()},
         "evoked": evoked_table(found, kinds),
         "versions": versions(),
         "training": {key: told.get(key) for key in ("run", "start", "validation", "split")},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from trainer.translation.report import interval
+from trainer.tables import headline_lines, interval
 
 LIBRARY = "transformers"
 ROWS = ("oracle", "oracle linear", "model", "ridge", "ridge lags", "reduced rank", "minimum norm",
@@ -66,6 +66,7 @@ def body(name: str, description: dict, report: dict | None) -> list[str]:
                 for score in ("r", "r2")
             ]
             lines.append(f"| {row} | {' | '.join(cells)} |")
+    lines += ["", *(f"{line}." for line in headline_lines(report.get("headline", {}), "model"))]
     lines += ["", "`shifted EEG` is the model on EEG of another time: chance."]
     return lines
 

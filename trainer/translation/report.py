@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.report_figures import TRAINED_MARK, save_figure
-from trainer.tables import interval, plural, table
+from trainer.tables import headline_lines, interval, plural, table
 
 TITLES = {"mag": "Magnetometers", "grad": "Gradiometers"}
 READING = (
@@ -39,7 +39,9 @@ def markdown(report: dict, figures: Sequence[Path]) -> str:
     lines += [f"* `{name}`: {what}" for name, what in report["methods"].items()]
     lines += [f"* `{name}`: not there; {why}" for name, why in report["left_out"].items()]
     for kind, rows in report["types"].items():
-        lines += ["", f"## {TITLES[kind]}", "", *_table(rows), *_bands(rows, report)]
+        lines += ["", f"## {TITLES[kind]}", "", *_table(rows)]
+        lines += headline_lines({"r": report["headline"][kind]}, "model")
+        lines += ["", *_bands(rows, report)]
     lines += _evoked(report)
     lines += _leak(report)
     lines += ["", "## Figures", ""]

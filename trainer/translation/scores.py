@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trainer.scores import FEWEST_SUBJECTS, mean_with_interval
+from trainer.scores import FEWEST_SUBJECTS, mean_with_interval, verdict
 
 PER_SENSOR = ("r", "r2", "error")
+BASELINES = ("ridge", "ridge lags", "reduced rank", "minimum norm", "mean")
+"""What is fitted or told without the model, and without knowing how a simulation was made."""
 
 
 @dataclass
@@ -152,6 +154,21 @@ def summarise(recordings: Mapping[str, RecordingScores], kind: str) -> dict:
         "r_quartiles": [float(x) for x in np.nanmean(quartiles, 0)],
         "bands": {name: over_units(lambda one, n=name: one["bands"][n]) for name in bands},
     }
+
+
+def best_baseline(rows: Mapping[str, Mapping]) -> dict | None:
+    """{"baseline", "difference", "verdict"}: the model minus the baseline of highest r on the very
+    recordings scored, of what was fitted without the model; None where there is none."""
+    candidates = {
+        name: rows[name]["r"]["mean"]
+        for name in BASELINES
+        if name in rows and rows[name]["r"]["mean"] is not None
+    }
+    if not candidates:
+        return None
+    best = max(candidates, key=candidates.__getitem__)
+    gap = rows[best]["model_minus_this"]
+    return {"baseline": best, "difference": gap, "verdict": verdict(gap)}
 
 
 def difference(
