@@ -9,6 +9,7 @@ import pytest
 import torch
 from known_signals import PATCH, SAMPLES, SFREQ_HZ, draw, known_kernel, write_known_shards
 
+from data.errors import InputError
 from data.manifest import read_manifest
 from model.config import preset
 from model.gauss import GaussFill
@@ -18,7 +19,9 @@ from trainer.calibration import ALPHAS, calibrate
 from trainer.closed_forms import closed_forms, headline
 from trainer.comparison import ALL, compare
 from trainer.held_out import HeldOutWindows
+from trainer.report import build_report, write_json
 from trainer.scores import samples_of, verdict
+from trainer.stated_scores import describe_scores, read_scores
 from trainer.tables import headline_lines
 
 PEOPLE = {
@@ -228,3 +231,26 @@ def test_a_gaussian_of_the_people_that_are_scored_is_marked(referenced, split, f
     notes = "\n".join(forms.notes(referenced, windows, comparison))
     assert ("GAUSS WAS FITTED ON 2 of the people scored" in notes) == flattered
     assert "gauss: fitted on 48 windows of 2 people (known) in " in notes
+
+
+def test_the_headline_goes_with_the_weights(monopolar, tmp_path):
+    forms = beside(monopolar, {"model": spline})
+    comparison = scored(monopolar, forms.fills)
+    settings = {
+        "model_path": str(tmp_path / "run"), "split": "test", "manifest_sha256": monopolar.sha256
+    }  # fmt: skip
+    windows = HeldOutWindows(monopolar, "test", config()).windows_of()
+    report = build_report(comparison, windows, settings, ["TRAINED ON: 1"], forms.baselines)
+    path = tmp_path / "report.json"
+    write_json(path, report)
+    told = describe_scores(read_scores(path, tmp_path / "run"))
+    assert "> **TRAINED ON: 1**" in told
+    for kind, entry in report["headline"].items():
+        gap = entry["difference"]
+        assert f"{gap['mean']:.3f} [{gap['low']:.3f}, {gap['high']:.3f}] | below |" in told
+        assert f"| {kind} |" in told
+    with pytest.raises(InputError, match="score this run first"):
+        read_scores(path, tmp_path / "another")
+    path.write_text("{}")
+    with pytest.raises(InputError, match="settings"):
+        read_scores(path, tmp_path / "run")

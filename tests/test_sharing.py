@@ -61,6 +61,7 @@ def test_encoder_folder_gives_what_the_autoencoder_gives(tokens, tmp_path):
     write_encoder_folder(state, meta, folder)
     assert (folder / "model.safetensors").is_file()
     assert "Subjects of pretraining: A (2), B (1)." in (folder / "README.md").read_text()
+    assert "Its reconstructions were not scored" in (folder / "README.md").read_text()
     assert EegEncoderConfig.from_pretrained(folder).trained_on == people["subjects"]
 
     from transformers import AutoModel

@@ -261,9 +261,9 @@ def test_intervals_are_over_subjects():
     assert found["topography"]["mean"] > 0.7
     gap = difference(good, poor, "grad")
     assert gap["low"] > 0.3
-    few = summarise({name: good[name] for name in ("r0", "r1", "r2")}, "grad", 0)
+    few = summarise({name: good[name] for name in ("r0", "r1", "r2")}, "grad")
     assert (few["unit"], few["r"]["units"]) == ("recording", 3)
-    alone = summarise({"r0": good["r0"]}, "mag", 0)
+    alone = summarise({"r0": good["r0"]}, "mag")
     assert alone["r"]["low"] is None
 
 

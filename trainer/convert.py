@@ -3,6 +3,7 @@
     python trainer/convert.py runs/NAME --out encoder.safetensors     # the encoder
     python trainer/convert.py runs/NAME --out model.pt --part whole   # everything, a torch file
     python trainer/convert.py runs/NAME --out encoder/                # for transformers' AutoModel
+    python trainer/convert.py runs/NAME --out encoder/ --report report/report.json   # with scores
 
 Writes the weights and, beside them, a .json with the model's and the signal's configuration, whom
 it was trained on, and how many of them public benchmarks test on (data/reserve). Before it reports
@@ -29,6 +30,8 @@ from model.config import from_dict
 from trainer.checkpoint import read_complete
 from trainer.known import benchmarks_seen, describe_benchmarks
 from trainer.parity import parity_loss
+from trainer.stated_scores import describe_scores, read_scores
+from trainer.tables import headline_lines
 from trainer.weights import describe, load_model, read_file, run_state_dict
 
 # bf16 has 8 bits: between CPUs and GPUs its sums differ by less than this share of the loss.
@@ -99,7 +102,11 @@ EEG as in training: {signal["sfreq_hz"]:g} Hz, {signal["l_freq_hz"]:g}-{signal["
 
 Subjects of pretraining: {people}. Scores on them would say nothing.
 {describe_benchmarks(benchmarks_seen(meta["trained_on"]))} Nothing was measured on the
-downstream use of this encoder; its reconstructions are scored by trainer/evaluate.py.
+downstream use of this encoder.
+
+## Reconstruction of hidden samples
+
+{describe_scores(meta.get("scores"))}
 """
 
 
@@ -119,8 +126,12 @@ def prove_parity(state: dict[str, torch.Tensor], meta: dict, marker: dict) -> tu
     return wanted, found
 
 
-def convert(run: Path, out: Path, part: str) -> dict:
-    """Convert the last complete checkpoint of `run`; returns what was written, for the report."""
+def convert(run: Path, out: Path, part: str, report: Path | None = None) -> dict:
+    """Convert the last complete checkpoint of `run`; returns what was written, for the report.
+
+    report: report.json of trainer/evaluate.py on this run, whose headline goes with the weights.
+    """
+    scores = read_scores(report, run) if report else None
     folder_wanted = not out.suffix
     if out.suffix not in ("", ".pt", ".safetensors"):
         raise InputError(
@@ -141,6 +152,7 @@ def convert(run: Path, out: Path, part: str) -> dict:
         "benchmarks_seen": benchmarks_seen(config["trained_on"]),
         "checkpoint": folder.name,
         "steps": marker["state"]["step"],
+        "scores": scores,
     }
     wanted, found = prove_parity(state, meta, marker)
     meta["parity"] = {
@@ -173,8 +185,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--part", choices=("encoder", "whole"), default="encoder", help="what to keep [encoder]"
     )
+    parser.add_argument(
+        "--report", type=Path, help="report.json of trainer/evaluate.py: its headline goes along"
+    )
     arguments = parser.parse_args(argv)
-    done = convert(arguments.run, arguments.out, arguments.part)
+    done = convert(arguments.run, arguments.out, arguments.part, arguments.report)
     parity = done["parity"]
     described = arguments.out.with_suffix(".json") if arguments.out.suffix else arguments.out
     print(
@@ -185,6 +200,8 @@ def main(argv: list[str] | None = None) -> int:
         f"converted {parity['converted_loss']:.6f}\n"
         f"{describe_benchmarks(done['benchmarks_seen'])}"
     )
+    if done["scores"]:
+        print(*headline_lines(done["scores"]["headline"], "model"), sep="\n")
     return 0
 
 
