@@ -266,6 +266,7 @@ def _describe(windows: Windows) -> dict:
         "channels": list(windows.channels),
         "positions_m": np.asarray(windows.positions_m, dtype=np.float64).tolist(),
         "info": windows.info,
+        **({"amplitudes": windows.amplitudes} if windows.amplitudes else {}),
     }
 
 

@@ -31,6 +31,7 @@ from data.reading import SpanReader, in_one_piece
 from data.recordings import Recording, Windows
 from data.scratch import scratch_array
 from data.segments import make_segment_windows
+from data.session_scale import amplitudes_of
 from data.spans import bad_intervals, long_enough, spans_of
 
 MAINS_S, MAINS_CHANNELS = 60.0, 16
@@ -163,12 +164,16 @@ def _continuous(recording: Recording, profile: Profile) -> Windows:
         cutter.add(part, flat, start_s, rough, holes_s)
     scale_v = checked_scale(cutter.scale(), recording)
     data, meta = cutter.finish(scale_v)
+    amplitudes = None
+    if profile.scale == "session" and len(data):
+        amplitudes = amplitudes_of(cutter.sample(), scale_v, data, profile)
     return Windows(
         data=data,
         meta=meta,
         channels=found.names,
         positions_m=found.positions_m,
         info=found.info | describe(recording, profile, data, scale_v, cutter.dropped),
+        amplitudes=amplitudes,
     )
 
 

@@ -108,6 +108,9 @@ class Windows:
     """Paired recordings: float16 `[n, Ct, T]`, in units of `info["meg_scale"]` (tesla for "mag",
     tesla/metre for "grad")."""
     sensors: MegSensors | None = None
+    amplitudes: dict | None = None
+    """With a scale by session: what that is made of (data/session_scale.py); `data` is unclipped
+    then, in units of the recording's own scale."""
 
     def __post_init__(self):
         if self.meg is not None and self.meg.shape[::2] != self.data.shape[::2]:

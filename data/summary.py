@@ -11,6 +11,10 @@ from data.sensors import MEG_TYPES
 
 SHOWN_SKIPS = 20
 SHOWN_LABELS = 12
+SCALE_TEXTS = {
+    "recording": "one for each recording",
+    "session": "one for all recordings of a person's session",
+}
 
 
 def summarise(manifest: Manifest) -> str:
@@ -28,6 +32,8 @@ def summarise(manifest: Manifest) -> str:
         f"total: {len(manifest.recordings)} recordings, {hours:.3g} h, windows {windows}, "
         f"{len(manifest.shards)} shards, {readable(size)} in {manifest.folder}"
     )
+    scale = str(manifest.profile.get("scale", "recording"))
+    lines.append(f"scale: {SCALE_TEXTS.get(scale, scale)}")
     skipped = manifest.raw["source"].get("skipped", [])
     if skipped:
         lines.append(f"left out as unreadable ({len(skipped)}):")
