@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.channel_names import name_key
 from data.errors import InputError
 from data.similarity import fit_robustly, fit_sphere, median_distance, thickness
 
@@ -84,14 +85,14 @@ def place_in_head(
 ) -> Placed | None:
     """Bring `places` `[n, 3]`, of any frame and unit, into the head frame.
 
-    `template`: name in lower case -> place in metres, head frame. `ideal_by_name`: places of an
+    `template`: `name_key` -> place in metres, head frame. `ideal_by_name`: places of an
     ideal sphere are replaced by the template's (else fitted like others). None where the places
     look like no electrodes on a head. Raises NamesContradictPlaces.
     """
     places = np.asarray(places, np.float64)
     if len(places) >= FEWEST_SPHERE and thickness(places) < FLAT:
         return None
-    keys = [name.lower() for name in names]
+    keys = [name_key(name) for name in names]
     named = np.array([row for row, key in enumerate(keys) if key in template], int)
     if len(named) < max(4, len(names) / 2):
         return _on_the_sphere(places, np.array(list(template.values())))
@@ -154,7 +155,7 @@ def own_places(
 ) -> OwnPlaces:
     """A recording's own places of the channels `picks`, called `names`, in the head frame.
 
-    `template`: name in lower case -> (name, place in metres). Empty where the recording holds no
+    `template`: `name_key` -> (name, place in metres). Empty where the recording holds no
     places of electrodes on one head. Those of a recording with MEG are in the frame of its sensors,
     and stay. Warns of what was done. Raises InputError where names and places contradict each
     other.
@@ -189,7 +190,8 @@ def own_places(
     if wrong:
         listed = ", ".join(names[row] for row in wrong)
         warnings.warn(f"left out, for their places contradict their names: {listed}", stacklevel=2)
-    spelt = {row: template[names[row].lower()][0] for row in usable if names[row].lower() in known}
+    keys = {row: name_key(names[row]) for row in usable}
+    spelt = {row: template[key][0] for row, key in keys.items() if key in known}
     return OwnPlaces(usable, spelt if placed.by_name else {}, wrong, placed.handling)
 
 

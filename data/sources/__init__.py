@@ -34,6 +34,7 @@ class Kind:
 
 _SUBJECTS = "which subjects, e.g. 1-3+7 (ranges and single ones joined by +); default all"
 _MONTAGE = "a montage built into MNE, or a file of positions, instead of the recording's own"
+_UNIT = "uV, nV, mV or V: the unit of the file's EEG, whatever the file says or does not say"
 _EVENTS = "1: one window for each event, with its label; 0: continuous windows"
 _MEG = {
     "sss": "1: signal-space separation of the MEG (with a profile that keeps MEG); default 0",
@@ -101,6 +102,7 @@ KINDS = {
             "dataset": "a name for the dataset, default the folder's name",
             "montage": _MONTAGE,
             "mains_hz": "50 or 60; default: the sidecar, else measured",
+            "unit": _UNIT,
             **_MEG,
         },
     ),
@@ -115,6 +117,7 @@ KINDS = {
             "montage": _MONTAGE,
             "events": "descriptions of the events to cut at, joined by +; default: continuous",
             "mains_hz": "50 or 60; default: the file's header, else measured",
+            "unit": _UNIT,
             **_MEG,
         },
     ),
@@ -181,6 +184,16 @@ class Spec:
                 f"--source {self}: mains_hz={text}", "write mains_hz=50 or mains_hz=60"
             )
         return float(text) if text else None
+
+    def unit(self) -> str | None:
+        """The option `unit`, as a key of data.units.VOLTS."""
+        text = self.options.get("unit")
+        plain = text.replace("µ", "u").replace("μ", "u") if text else None
+        if plain not in (None, "nV", "uV", "mV", "V"):
+            raise InputError(
+                f"--source {self}: unit={text}", "write unit=uV, or another of nV, mV and V"
+            )
+        return plain
 
     def meg_options(self, profile: Profile) -> MegOptions | None:
         """The options `sss` and `regress`; None where the profile keeps no MEG."""
