@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 
 import mne
 import numpy as np
 import pytest
+from commands import ROOT, run
 from files import write_brainvision
 from loading import loaded
 
 from data.channels import TEMPLATE, choose_channels, template_positions
 from data.errors import InputError
 from data.frames import NamesContradictPlaces, place_in_head
+from data.manifest import read_manifest
 from data.similarity import fit_robustly, fit_similarity, fit_sphere
 
 KNOWN = {key: place for key, (_, place) in template_positions(TEMPLATE).items()}
@@ -166,6 +169,24 @@ def test_scattered_places_without_names_are_none():
     assert place_in_head([f"E{row}" for row in range(64)], scattered, KNOWN) is None
 
 
+def test_a_few_electrodes_are_too_few_to_fit():
+    rows = [0, 1, 14, 16, 29, 31]
+    names, head = [CAP[row] for row in rows], digitised()[rows]
+    assert np.array_equal(place_in_head(names, head, KNOWN).positions_m, head)
+    placed = place_in_head(names, head - [0, 0.015, 0.045], KNOWN)
+    assert placed.by_name
+    assert np.array_equal(placed.positions_m, PLACES[rows])
+    some = place_in_head([*names, "X1"], np.vstack([head, [0, 0, 0.1]]) * 1000, KNOWN)
+    assert np.isnan(some.positions_m[-1]).all()  # no place is made up for it
+
+
+def test_a_patch_without_names_stays():
+    """Electrodes of the forehead alone do not tell where the middle of the head is."""
+    patch = digitised(noise_m=0.001)[[0, 1, 2, 3, 4, 5, 6, 7, 8]]
+    numbers = [f"S{row}" for row in range(len(patch))]
+    assert np.array_equal(place_in_head(numbers, patch, KNOWN).positions_m, patch)
+
+
 @pytest.mark.parametrize("name", mne.channels.get_builtin_montages())
 def test_no_head_frame_montage_of_mne_is_moved_but_spheres(name):
     found = template_positions(name)
@@ -214,6 +235,17 @@ def test_one_cap_through_set_fif_and_template(shared_data, tmp_path):
         found[file.name] = windows
     assert "ideal sphere" in found["eeglab_data.set"].info["positions_from"]
     assert found["names_raw.fif"].info["positions_from"] == f"{TEMPLATE} by name"
+
+
+def test_what_was_done_is_in_the_printed_summary_and_the_manifest(shared_data, tmp_path):
+    source = f"raw:{shared_data}/eeglab/eeglab_data.set,split=train"
+    words = (sys.executable, ROOT / "data/pack.py", "--workers", 1, "--source", source)
+    text = run(*words, "--out", tmp_path / "out")
+    assert "electrode places of the recording: by name, its own places are of an ideal" in text
+    [entry] = read_manifest(tmp_path / "out").recordings
+    assert entry["positions_from"] == (
+        "the recording, by name, its own places are of an ideal sphere 5.2 cm off"
+    )
 
 
 def test_the_alignment_is_told():
