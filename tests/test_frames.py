@@ -15,7 +15,7 @@ from loading import loaded
 
 from data.channels import TEMPLATE, choose_channels, template_positions
 from data.errors import InputError
-from data.frames import NamesContradictPlaces, place_in_head
+from data.frames import CENTRE_M, RADIUS_M, NamesContradictPlaces, place_in_head
 from data.manifest import read_manifest
 from data.similarity import fit_robustly, fit_similarity, fit_sphere
 
@@ -76,6 +76,12 @@ def test_a_sphere_is_recovered():
     centre, radius, scatter = fit_sphere(8.5 * directions + [1, 2, 3])
     np.testing.assert_allclose(centre, [1, 2, 3], atol=1e-9)
     assert (radius, scatter) == (pytest.approx(8.5), pytest.approx(0, abs=1e-9))
+
+
+def test_the_templates_sphere():
+    centre, radius, _ = fit_sphere(np.array(list(KNOWN.values())))
+    np.testing.assert_allclose(centre, CENTRE_M, atol=0.002)
+    assert radius == pytest.approx(RADIUS_M, abs=0.002)
 
 
 # ---- what is done with places ----
@@ -147,6 +153,14 @@ def test_an_ideal_sphere_gives_way_to_the_template():
     placed = place_in_head(CAP, np.array([spheres[name] for name in CAP]), KNOWN)
     assert placed.by_name
     assert np.array_equal(placed.positions_m, PLACES)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_the_templates_own_places_in_another_frame_become_the_templates(unit):
+    placed = place_in_head(CAP, unit * (PLACES - [0, 0, 0.045]).round(4), KNOWN)
+    assert placed.by_name
+    assert np.array_equal(placed.positions_m, PLACES)
+    assert place_in_head(CAP, PLACES, KNOWN).handling == ""
 
 
 def test_without_names_the_sphere_is_moved():
@@ -287,6 +301,19 @@ def test_letters_of_biosemi_are_not_taken_for_1005_names():
         )
     assert np.linalg.norm(chosen.positions_m - own, axis=1).max() < 1e-6
     assert np.linalg.norm(moved.positions_m - own, axis=1).max() < 1e-6
+
+
+def test_letters_in_groups_of_16_are_no_names_either():
+    """A1..H16 could be two numberings: own places count, by their sphere."""
+    cap = mne.channels.make_standard_montage("biosemi128")
+    info = mne.create_info(cap.ch_names, 250.0, "eeg").set_montage(cap, verbose="error")
+    own = np.array([channel["loc"][:3] for channel in info["chs"]])
+    names = [f"{letter}{number}" for letter in "ABCDEFGH" for number in range(1, 17)]
+    assert choose_channels(info_of(names, own), None, "file").positions_from == "the recording"
+    with pytest.warns(UserWarning, match="its sphere moved by 4"):
+        chosen = choose_channels(info_of(names, own - [0, 0, 0.04]), None, "file")
+    assert chosen.names == names
+    assert np.linalg.norm(chosen.positions_m - own, axis=1).max() < 0.02
 
 
 def test_places_beside_meg_stay(shared_data):
