@@ -216,11 +216,13 @@ def is_ideal_sphere(places: np.ndarray) -> bool:
 
 def _on_the_sphere(places: np.ndarray) -> Placed | None:
     """Places without known names: their sphere is moved to where the template's is."""
+    radii = np.linalg.norm(places, axis=1)
+    as_they_are = Placed(places, (), "") if 0.04 < np.median(radii) < 0.2 else None
+    if len(places) < FEWEST_SPHERE:
+        return as_they_are
     centre, radius, scatter = fit_sphere(places)
-    patch = np.linalg.norm(places.mean(0) - centre) > PATCH * radius
-    if len(places) < FEWEST_SPHERE or patch:
-        radii = np.linalg.norm(places, axis=1)
-        return Placed(places, (), "") if 0.04 < np.median(radii) < 0.2 else None
+    if np.linalg.norm(places.mean(0) - centre) > PATCH * radius:
+        return as_they_are
     if scatter > ROUND:
         return None
     aim, size = CENTRE_M, RADIUS_M

@@ -178,6 +178,29 @@ def test_what_is_no_cap_is_not_taken_for_one(names):
     assert place_in_head(names, digitised() * [1, 1, 0], KNOWN) is None  # a drawing
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 32])
+@pytest.mark.parametrize("kind", ["scattered", "a line", "one place", "a plane", "huge", "tiny"])
+@pytest.mark.parametrize("named", [0.0, 0.5, 1.0])
+def test_no_numbers_break_it(count, kind, named):
+    rng = np.random.default_rng(count)
+    names = [*CAP[: int(named * count)], *(f"E{row}" for row in range(count))][:count]
+    places = {
+        "scattered": lambda x: x,
+        "a line": lambda x: x[:, :1] * [1, 2, 3],
+        "one place": lambda x: 0 * x + 0.1,
+        "a plane": lambda x: x * [1, 1, 0],
+        "huge": lambda x: 1e12 * x,
+        "tiny": lambda x: 1e-12 * x,
+    }[kind](0.1 * rng.standard_normal((count, 3)))
+    try:
+        placed = place_in_head(names, places, KNOWN)
+    except NamesContradictPlaces:
+        assert named
+        return
+    assert placed is None or placed.positions_m.shape == (count, 3)
+
+
 def test_scattered_places_without_names_are_none():
     scattered = 0.1 * np.random.default_rng(0).standard_normal((64, 3))
     assert place_in_head([f"E{row}" for row in range(64)], scattered, KNOWN) is None
