@@ -7,7 +7,6 @@ file cut between two samples is found only if a marker lies beyond the cut.
 from __future__ import annotations
 
 import configparser
-import glob
 import re
 import struct
 from pathlib import Path
@@ -26,7 +25,7 @@ def check_whole(path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix in (".edf", ".bdf"):
         _check_edf(path)
-    elif suffix == ".vhdr":
+    elif suffix in (".vhdr", ".ahdr"):
         _check_brainvision(path)
     elif suffix == ".fif":
         _check_fif(path)
@@ -42,19 +41,6 @@ def check_length(raw: mne.io.BaseRaw, path: Path) -> None:
         ) from error
     if last.shape[1] != 1:
         raise InputError(f"{path}: truncated: its last sample is missing", REMEDY)
-
-
-def companions(path: Path) -> list[Path]:
-    """The files that belong to a recording: `path`, its signal, markers and later parts."""
-    files = [path]
-    if path.suffix.lower() == ".vhdr":
-        header = _vhdr(path)
-        files += [path.parent / header[key] for key in ("DataFile", "MarkerFile") if key in header]
-    elif path.suffix.lower() == ".set":
-        files.append(path.with_suffix(".fdt"))
-    elif path.suffix.lower() == ".fif":
-        files += sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*.fif"))
-    return [file for file in files if file.is_file()]
 
 
 def _check_edf(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from pathlib import Path
 
 import mne
@@ -11,6 +10,7 @@ import mne
 from data.errors import InputError
 from data.sources.discontinuities import mark_joins
 from data.sources.integrity import check_length, check_whole
+from data.sources.recording_files import channels_table
 
 BIDS_TYPES = {
     "EEG": "eeg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "ECG": "ecg", "EMG": "emg",
@@ -40,17 +40,8 @@ def read_raw(path: Path) -> mne.io.BaseRaw:
 
 def _apply_channels_tsv(raw: mne.io.BaseRaw, path: Path) -> None:
     """Channel types and bad channels from the BIDS sidecar of `path`, if there is one."""
-    stem = path.name.rsplit("_", 1)[0]
-    without_run = re.sub(r"_run-[^_]+", "", stem)
-    for name in (stem, without_run):
-        for folder in (path.parent, path.parent.parent):
-            sidecar = folder / f"{name}_channels.tsv"
-            if sidecar.is_file():
-                break
-        else:
-            continue
-        break
-    else:
+    sidecar = channels_table(path)
+    if sidecar is None:
         return
     with open(sidecar, encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
