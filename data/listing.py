@@ -26,14 +26,13 @@ def list_all(
                     raise InputError(
                         f"--source {spec}: {item.key} is named twice", "name each recording once"
                     )
-                if (name := _recording_of(item)) in names:
+                if (name := name_of(item)) in names:
                     raise InputError(
                         f"--source {spec}: two recordings are called {name}, the other one by "
                         f"--source {names[name]}",
                         "give raw: and bids: sources of different recordings dataset=NAME each",
                     )
-                if name:
-                    names[name] = spec
+                names[name] = spec
                 items[item.key] = item
                 wishes.append(Wish(number, item.dataset, item.subject, item.split))
         except InputError as error:
@@ -60,10 +59,10 @@ def list_all(
     raise InputError("\n".join(what), "\n  -> ".join(remedies))
 
 
-def _recording_of(item: WorkItem) -> str | None:
-    """The recording's name, of an item that is one recording and says so before it is loaded."""
+def name_of(item: WorkItem) -> str:
+    """An item's name, wherever its files lie: of one recording that one's, else its key."""
     if not (hasattr(item, "session") and hasattr(item, "run")):
-        return None
+        return item.key
     return Recording(item.dataset, item.subject, item.session, item.run).id
 
 

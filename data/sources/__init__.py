@@ -138,6 +138,10 @@ KINDS = {
 }
 PAIRED = ("simulated-pairs",)
 """Kinds that are packed with MEG unless --profile says otherwise."""
+FROM_FILES = ("raw", "bids", "things", "things2", "vc")
+"""Kinds whose target is a path."""
+PATH_OPTIONS = ("montage", "splits", "channels", "labels")
+"""Options that may name a file; of these a manifest keeps the last part."""
 SPLITS = ("auto", "train", "val", "test")
 
 
