@@ -91,9 +91,11 @@ def refuse_other_settings_of(
     ]
     if "items" in found:
         differ += _other_sources(found["sources"], wanted["sources"])
-    for key, value in profile.as_dict().items():
-        if manifest.profile.get(key) != value:
-            differ.append(f"profile {key}: {manifest.profile.get(key)} there, {value} asked")
+    asked = profile.as_dict()
+    for key in sorted({*asked, *manifest.profile}):
+        there, value = manifest.profile.get(key), asked.get(key)
+        if there != value:
+            differ.append(f"profile {key}: {there} there, {value} asked")
     if differ:
         raise InputError(f"{out}: holds shards of other settings\n  " + "\n  ".join(differ), _WAYS)
     return manifest

@@ -26,10 +26,10 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
+from data.sources.channels_table import channels_table_of
 from data.sources.opening import read_raw
 from data.sources.raw_subjects import entity, name_subjects
 from data.sources.recording_files import (
-    channels_table,
     check_own_signal,
     files_of,
     is_part_of_another,
@@ -56,6 +56,7 @@ class RawItem:
     mains_hz: float | None
     split: str
     meg: MegOptions | None = None
+    unit: str | None = None
 
     @property
     def key(self) -> str:
@@ -73,15 +74,16 @@ class RawItem:
             "events": self.events,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
+            "unit": self.unit,
             "meg": asdict(self.meg) if self.meg else None,
         }
 
     def source_files(self) -> list[Path]:
-        table = channels_table(self.path)
+        table = channels_table_of(self.path)
         return [*files_of(self.path), *([table] if table else []), *montage_files(self.montage)]
 
     def load(self) -> Iterator[Recording]:
-        raw = read_raw(self.path)
+        raw = read_raw(self.path, self.unit)
         yield Recording(
             dataset=self.dataset,
             subject=self.subject,
@@ -140,6 +142,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
                 spec.mains(),
                 spec.split,
                 spec.meg_options(profile),
+                spec.unit(),
             )
         )
     return items

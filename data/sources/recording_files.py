@@ -158,17 +158,6 @@ def eeglab_signal(path: Path) -> Path | None:
     return inside if inside.is_file() else path.with_suffix(".fdt")
 
 
-def channels_table(path: Path) -> Path | None:
-    """The BIDS channels.tsv of a recording: beside it or one folder up, also without its run."""
-    stem = path.name.rsplit("_", 1)[0]
-    for name in (stem, re.sub(r"_run-[^_]+", "", stem)):
-        for folder in (path.parent, path.parent.parent):
-            table = folder / f"{name}_channels.tsv"
-            if table.is_file():
-                return table
-    return None
-
-
 def montage_files(montage: str | None) -> list[Path]:
     """The file that `montage=` names, unless it names one that is built into MNE."""
     if montage is None or montage in mne.channels.get_builtin_montages():
