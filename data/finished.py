@@ -21,9 +21,11 @@ from data.manifest import Manifest, read_manifest
 from data.profiles import Profile
 from data.recipe import Recipe
 from data.shards import ShardReader
-from data.sources import PATH_OPTIONS, Spec, WorkItem, parse_spec
+from data.sources import FROM_FILES, PATH_OPTIONS, Spec, WorkItem, parse_spec
 
 SHOWN = 10
+OTHER = "other content than was packed"
+SMALL_BYTES = 1 << 20
 HASH_LETTERS = 16
 """Of SHA-256: enough to see that a file was changed; the recordings' entries have all 64."""
 
@@ -45,6 +47,17 @@ def portable(spec: Spec) -> str:
         for key, value in spec.options.items()
     }
     target = Path(spec.target).name if "/" in spec.target else spec.target
+    return str(replace(spec, target=target, options=options))
+
+
+def whole(spec: Spec) -> str:
+    """The source's text with whole paths: what was begun is begun with these files."""
+    path = Path(spec.target).expanduser()
+    target = str(path.absolute()) if spec.kind in FROM_FILES else spec.target
+    options = {
+        key: str(Path(value).absolute()) if key in PATH_OPTIONS and Path(value).is_file() else value
+        for key, value in spec.options.items()
+    }
     return str(replace(spec, target=target, options=options))
 
 
@@ -127,7 +140,7 @@ def refuse_other_content(manifest: Manifest, items: Sequence[WorkItem], workers:
         for name in same:
             for label, path in files[name].items():
                 if hashes[path][:HASH_LETTERS] != there[name]["files"][label][1]:
-                    differ.append(_changed(there[name], label, "other content than was packed"))
+                    differ.append(_changed(there[name], label, OTHER))
         if not differ:
             return (
                 f"its {len(same)} recordings were made of the same {len(paths)} files, "
@@ -173,7 +186,7 @@ def _other_sources(found: list[str], wanted: list[str]) -> list[str]:
 
 
 def _at_a_glance(entry: dict, item: WorkItem, files: dict[str, Path]) -> list[str]:
-    """What differs without looking into files: settings, names, sizes."""
+    """What differs without looking into large files: settings, names, sizes, tables."""
     differ = []
     if entry["settings"] != item_settings(item):
         differ.append(f"{entry['name']}: other settings than it was packed with")
@@ -184,6 +197,8 @@ def _at_a_glance(entry: dict, item: WorkItem, files: dict[str, Path]) -> list[st
         size = files[name].stat().st_size
         if size != was[name][0]:
             differ.append(_changed(entry, name, f"changed: {was[name][0]} bytes there, {size} now"))
+        elif size <= SMALL_BYTES and hash_once(files[name])[:HASH_LETTERS] != was[name][1]:
+            differ.append(_changed(entry, name, OTHER))
     return differ
 
 

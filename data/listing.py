@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 
 from data.diskspace import machine_trouble
 from data.errors import InputError
@@ -45,6 +47,7 @@ def list_all(
                 "wait until it works again, then run the same command again",
             ) from error
     if not errors:
+        _refuse_two_spellings(items.values())
         return list(items.values()), wishes
     if len(errors) == 1 and not default:
         raise errors[0][1]
@@ -57,6 +60,21 @@ def list_all(
         names = ", ".join(str(spec) for spec, error in errors if error.what == text)
         what.append(f"  - {names}: {text.removeprefix(f'--source {names}: ')}")
     raise InputError("\n".join(what), "\n  -> ".join(remedies))
+
+
+def _refuse_two_spellings(items: Iterable[WorkItem]) -> None:
+    """InputError where a dataset has two subjects whose names differ in zeros or capitals only: one
+    person would be split as two."""
+    found: dict[tuple[str, str], str] = {}
+    for item in items:
+        plain = re.sub(r"0+(?=\d)", "", item.subject.casefold())
+        other = found.setdefault((item.dataset, plain), item.subject)
+        if other != item.subject:
+            raise InputError(
+                f"dataset {item.dataset}: are subjects {other} and {item.subject} one person?",
+                "call them alike if they are, or so that more than zeros and capitals differ (raw: "
+                "takes subject=REGEX and dataset=NAME), or leave one out",
+            )
 
 
 def name_of(item: WorkItem) -> str:

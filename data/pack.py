@@ -24,7 +24,13 @@ from dataclasses import replace
 
 from data.assemble import collect, write_shards
 from data.errors import InputError, run_command
-from data.finished import item_entry, refuse_other_content, refuse_other_settings_of, settings
+from data.finished import (
+    item_entry,
+    refuse_other_content,
+    refuse_other_settings_of,
+    settings,
+    whole,
+)
 from data.jobs import Job, changed_jobs, code_version, finished_records, make_jobs
 from data.listing import list_all, name_of
 from data.manifest import MANIFEST, SPLITS, Manifest, read_manifest, write_manifest
@@ -42,7 +48,7 @@ from data.parts import (
 from data.profiles import PROFILES, SCALES, Profile, get_profile
 from data.recipe import ORIGINAL, Recipe, check, excluded, read_recipe, withhold
 from data.same_signal import check_same_signal
-from data.sources import FROM_FILES, KINDS, PAIRED, PATH_OPTIONS, Spec, parse_spec
+from data.sources import KINDS, PAIRED, parse_spec
 from data.split import FRACTIONS, Wish, assign_splits
 from data.summary import SCALE_TEXTS, summarise
 
@@ -147,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--out {args.out}: {error.strerror}", "choose another --out") from None
     jobs = make_jobs(items, profile, args.out / PACKING, args.skip_bad)
     begun = {
-        "sources": [_whole(spec) for spec in specs],
+        "sources": [whole(spec) for spec in specs],
         "profile": profile.as_dict(),
         "code": code_version()[:12],
     } | recipe.selection()
@@ -292,17 +298,6 @@ def report(manifest: Manifest) -> None:
         return
     print(f"\n{summarise(manifest)}\n\nnext:  deepspeed --num_gpus 1 trainer/pretrain.py "
           f"--deepspeed_config ds_configs/zero2.json --shards {manifest.folder}")  # fmt: skip
-
-
-def _whole(spec: Spec) -> str:
-    """The source's text with whole paths: what was begun is begun with these files."""
-    path = Path(spec.target).expanduser()
-    target = str(path.absolute()) if spec.kind in FROM_FILES else spec.target
-    options = {
-        key: str(Path(value).absolute()) if key in PATH_OPTIONS and Path(value).is_file() else value
-        for key, value in spec.options.items()
-    }
-    return str(replace(spec, target=target, options=options))
 
 
 def _cores() -> int:

@@ -29,6 +29,8 @@ def check_whole(path: Path) -> None:
         _check_brainvision(path)
     elif suffix == ".fif":
         _check_fif(path)
+    elif suffix == ".lay":
+        _check_persyst(path)
 
 
 def check_length(raw: mne.io.BaseRaw, path: Path) -> None:
@@ -77,6 +79,24 @@ def _check_fif(path: Path) -> None:
                 return
             position = following if following > 0 else end
     raise InputError(f"{path}: truncated: {size} bytes, and its last part is missing", REMEDY)
+
+
+def _check_persyst(path: Path) -> None:
+    """MNE counts the samples of Persyst's .dat by its size: a cut one passes for a short one."""
+    text = path.read_text("utf-8", errors="replace")
+    found = dict(re.findall(r"(?im)^\s*(File|DataType|WaveformCount)\s*=\s*(.+?)\s*$", text))
+    values = {key.lower(): value for key, value in found.items()}
+    width = {"0": 2, "7": 4}.get(values.get("datatype", ""))
+    signal = path.parent / re.split(r"[\\/]", values.get("file", path.with_suffix(".dat").name))[-1]
+    if not signal.is_file():
+        raise InputError(f"{path}: its signal {signal.name} is missing", "put it beside the header")
+    channels = values.get("waveformcount", "")
+    if width and channels.isdecimal() and signal.stat().st_size % (width * int(channels) or 1):
+        raise InputError(
+            f"{signal}: truncated: {signal.stat().st_size} bytes are not the whole samples of "
+            f"{channels} channels that its header promises",
+            REMEDY,
+        )
 
 
 def _check_brainvision(path: Path) -> None:

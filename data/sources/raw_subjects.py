@@ -73,8 +73,10 @@ def example(inside: Sequence[str]) -> str:
             found.setdefault(pattern, people)
     if not found:
         return ""
-    # Several files a person are the likelier reading.
-    pattern = min(found, key=lambda p: len(found[p]) == len(inside))
+    # Several files a person are the likelier reading, and names than numbers.
+    pattern = min(
+        found, key=lambda p: (len(found[p]) == len(inside), all(map(str.isdecimal, found[p])))
+    )
     people = found[pattern]
     shown = ", ".join(
         f"{name} ({count} file{'s' * (count > 1)})"
@@ -161,10 +163,11 @@ def _by_names(
 
 def _folder_above(common: Path) -> str | None:
     """BIDS's sub-XX where all files lie inside one subject's folder: .../sub-01/ses-1/eeg."""
-    for part in common.resolve().parts[-3:]:
-        if match := re.fullmatch(r"sub-([A-Za-z0-9]+)", part):
-            return match[1]
-    return None
+    parts = list(common.resolve().parts)
+    while parts and re.fullmatch(r"ses-[A-Za-z0-9]+|eeg|meg", parts[-1]):
+        parts.pop()
+    match = re.fullmatch(r"sub-([A-Za-z0-9]+)", parts[-1]) if parts else None
+    return match[1] if match else None
 
 
 def _names_nobody(stem: str) -> bool:

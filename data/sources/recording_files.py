@@ -38,8 +38,9 @@ its suffix -> what takes the suffix's place."""
 HEADERS = {
     ".eeg": (*BRAINVISION,), ".vmrk": BRAINVISION, ".amrk": BRAINVISION, ".avg": BRAINVISION,
     ".seg": BRAINVISION, ".fdt": (".set",), ".dat": (".lay", ".dap", *BRAINVISION),
-    ".rs3": (".dap",), ".cef": (".dap",), ".ceo": (".dap",), ".pnt": (".eeg",), ".log": (".eeg",),
-    ".21e": (".eeg",), ".head": (".data",), ".dpa": (".cdt",), ".dpo": (".cdt",), ".hpi": (".cdt",),
+    ".rs3": (".dap",), ".cef": (".dap", ".cdt"), ".ceo": (".dap", ".cdt"), ".pnt": (".eeg",),
+    ".log": (".eeg",), ".21e": (".eeg",), ".head": (".data",), ".dpa": (".cdt",),
+    ".dpo": (".cdt",), ".hpi": (".cdt",),
 }  # fmt: skip
 """Suffix of a file that is opened along with another -> suffixes of that other one."""
 NO_SIGNAL = (  # noqa: SIM905
@@ -109,8 +110,8 @@ def is_part_of_another(path: Path) -> bool:
         own = [file for s in (suffix, suffix.upper()) if (file := path.with_name(stem + s)) != path]
         if any(header.exists() and path in files_of(header) for header in own):
             return True
-        renamed = path.parent.glob(f"*{suffix}") if suffix in (*BRAINVISION, ".set") else ()
-        if any(path in files_of(header) for header in renamed):
+        naming = path.parent.glob(f"*{suffix}") if suffix in (*BRAINVISION, ".set", ".lay") else ()
+        if any(path in files_of(header) for header in naming):
             return True
     return False
 
