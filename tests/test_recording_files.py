@@ -152,6 +152,8 @@ def persyst(path: Path) -> Path:
         "[FileInfo]\nFile=other.dat\nFileType=Interleaved\nSamplingRate=200\n"
         f"HeaderLength=0\nCalibration=0.1\nWaveformCount={len(NAMES)}\nDataType=0\n"
         f"[ChannelMap]\n{names}"
+        "[Patient]\nFirst=x\nLast=x\nSex=Male\nHand=Right\nBirthDate=01/01/1980\nTestDate=01/01/2020\n"
+        "TestTime=10:00:00\n"
     )
     return path
 
