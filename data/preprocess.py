@@ -12,11 +12,9 @@ Windows never cross the edge of a recording, a gap, or what an annotation marks 
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import mne
 import numpy as np
@@ -25,7 +23,7 @@ from data.bad_channels import find_bad_channels, robust_amplitude, sample
 from data.channels import FEWEST, choose_channels
 from data.cutting import WindowCutter
 from data.errors import InputError
-from data.files import hash_file
+from data.files import hashes_of
 from data.filtering import BandPass, measure_mains
 from data.profiles import Profile
 from data.reading import SpanReader, in_one_piece
@@ -274,21 +272,5 @@ def where_of(recording: Recording) -> str:
 
 
 def source_hashes(recording: Recording) -> dict[str, str]:
-    """File name -> SHA-256 of every source file; files of one name are told apart by their path
-    below the folder that all files have in common."""
-    paths = list(dict.fromkeys(map(Path, recording.source_files)))
-    count = Counter(path.name for path in paths)
-    names = [path.name for path in paths]
-    if len(count) < len(paths):
-        common = os.path.commonpath([path.parent for path in paths])
-        names = [p.name if count[p.name] == 1 else p.relative_to(common).as_posix() for p in paths]
-    return {
-        name: _hash(path, path.stat().st_mtime_ns) for name, path in zip(names, paths, strict=True)
-    }
-
-
-@functools.cache
-def _hash(path: Path, mtime_ns: int) -> str:
-    """One file often holds many recordings, and one recording hundreds of files: each is hashed
-    once, unless it changes."""
-    return hash_file(path)[0]
+    """File name -> SHA-256 of every source file."""
+    return hashes_of(recording.source_files)

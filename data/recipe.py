@@ -136,6 +136,11 @@ def check(recipe: Recipe) -> Recipe:
     return recipe
 
 
+def excluded(recipe: Recipe) -> Reservation:
+    """Who is left out of everything, by these names alone."""
+    return Reservation(tuple(map(parse_entry, recipe.exclude)), People({}))
+
+
 def withhold(
     items: Sequence[WorkItem], wishes: Sequence[Wish], recipe: Recipe
 ) -> tuple[list[WorkItem], list[Wish], list[str]]:
@@ -145,11 +150,11 @@ def withhold(
     source asks for reserved subjects in another split, a name looks misspelled, or nothing is left.
     """
     datasets = sorted({item.dataset for item in items})
-    excluded = Reservation(tuple(map(parse_entry, recipe.exclude)), People({}))
+    left_out = excluded(recipe)
     reserved = Reservation.of(recipe.reserve, recipe.same_people)
     notes = []
     known = class_names() if recipe.exclude or recipe.reserve else []
-    for key, reservation in (("exclude", excluded), ("reserve", reserved)):
+    for key, reservation in (("exclude", left_out), ("reserve", reserved)):
         absent = check_names(reservation, datasets, known)
         if absent:
             notes.append(f"{key}: nothing of {', '.join(absent)} is among the sources")
@@ -162,7 +167,7 @@ def withhold(
             )
     kept, left = [], {"exclude": 0, "reserve": 0}
     for item, wish in zip(items, wishes, strict=True):
-        if excluded.holds(item.dataset, item.subject):
+        if left_out.holds(item.dataset, item.subject):
             left["exclude"] += 1
         elif reserved.holds(item.dataset, item.subject) and wish.split != "test":
             if wish.split in TRAINING_SPLITS:

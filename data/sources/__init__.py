@@ -14,6 +14,7 @@ import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from data.errors import InputError, did_you_mean
@@ -110,8 +111,9 @@ KINDS = {
         "data.sources.from_raw",
         "a path or glob (** too) of anything that MNE reads: EDF, BDF, BrainVision, FIF, EEGLAB",
         {
-            "subject": "a regular expression whose first group in the path is the subject; "
-            "default: sub-XX in the path, else the file's name",
+            "subject": "a regular expression whose first group is the subject, looked for in the "
+            "path below the folder that all files share; or one: all files are one person; or "
+            "file: each is a person of its own; default: sub-XX in the path, or names like S01",
             "subjects": _SUBJECTS,
             "dataset": "a name for the dataset, default the folder's name",
             "montage": _MONTAGE,
@@ -150,6 +152,10 @@ KINDS = {
 }
 PAIRED = ("simulated-pairs",)
 """Kinds that are packed with MEG unless --profile says otherwise."""
+FROM_FILES = ("raw", "bids", "things", "things2", "vc")
+"""Kinds whose target is a path."""
+PATH_OPTIONS = ("montage", "splits", "channels", "labels")
+"""Options that may name a file; of these a manifest keeps the last part."""
 SPLITS = ("auto", "train", "val", "test")
 
 
@@ -234,7 +240,11 @@ class WorkItem(Protocol):
 
     @property
     def signature(self) -> dict:
-        """JSON-able: everything besides the profile that decides the content."""
+        """JSON-able: everything besides the profile that decides the content; under "files", the
+        `file_signature` of `source_files`."""
+
+    def source_files(self) -> list[Path]:
+        """Every file that decides the content: signals, headers, tables, places."""
 
     def load(self) -> Iterator[Recording]:
         """Read the recordings, one at a time."""

@@ -33,10 +33,16 @@ from data.sources.channels_table import (
     same_spelling,
 )
 from data.sources.file_units import same_units
-from data.sources.from_raw import BREAKS, is_part_of_another
-from data.sources.integrity import companions
+from data.sources.from_raw import BREAKS
 from data.sources.moabb_names import quiet
 from data.sources.opening import read_raw_and_factors
+from data.sources.recording_files import (
+    check_own_signal,
+    files_of,
+    is_part_of_another,
+    montage_files,
+    with_opened,
+)
 from data.sources.selection import file_signature, select_subjects
 
 FORMATS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
@@ -67,7 +73,7 @@ class BidsItem:
     @property
     def signature(self) -> dict:
         return {
-            "files": file_signature(self.files()),
+            "files": file_signature(self.source_files()),
             "dataset": self.dataset,
             "run": self.run,
             "events": self.events,
@@ -77,9 +83,13 @@ class BidsItem:
             "meg": asdict(self.meg) if self.meg else None,
         }
 
+    def source_files(self) -> list[Path]:
+        """With every sidecar that tells something about the recording, and the montage's file."""
+        return [*self.files(), *montage_files(self.montage)]
+
     def files(self) -> list[Path]:
         """The recording's own files and every sidecar that tells something about it."""
-        path, found = bids_path(self.path, self.root), companions(self.path)
+        path, found = bids_path(self.path, self.root), files_of(self.path)
         for suffix in SIDECARS:
             for extension in (".tsv", ".json"):
                 sidecar = path.find_matching_sidecar(suffix, extension, on_error="ignore")
@@ -98,7 +108,7 @@ class BidsItem:
             events=None if self.events is None else find_events(raw, self.events, self.path),
             mains_hz=self.mains_hz,
             montage=self.montage,
-            source_files=self.files(),
+            source_files=with_opened(self.files(), raw),
             meg=self.meg,
         )
 
@@ -117,6 +127,8 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
     for option, entity in (("sessions", "session"), ("tasks", "task"), ("runs", "run")):
         chosen = _entities(spec, everything, option, entity)
         paths = [path for path in paths if getattr(path, entity) in chosen]
+    for path in paths:
+        check_own_signal(Path(path.fpath))
     events = spec.options.get("events")
     if events in ("0", "1"):
         events = None if events == "0" else ""
