@@ -23,6 +23,7 @@ import shutil
 from dataclasses import replace
 
 from data.assemble import collect, write_shards
+from data.benchmarks import benchmark_names
 from data.errors import InputError, run_command
 from data.finished import (
     item_entry,
@@ -76,6 +77,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--profile", help=f"preprocessing: {', '.join(PROFILES)} (default); those called eeg2meg "
         "keep MEG beside the EEG")  # fmt: skip
     add("--window_s", type=float, metavar="S", help="length of continuous windows in seconds")
+    add("--reserve", action="append", metavar="NAME", help="keep this out of training: a list, "
+        f"{', '.join(benchmark_names())}, or a dataset; may be repeated; adds to the recipe's "
+        "(docs/reserve.md)")  # fmt: skip
     add("--scale", choices=SCALES, help="one robust scale for each recording (default), or one "
         "for all of a person's session, which keeps how their amplitudes differ")  # fmt: skip
     add("--workers", type=int, metavar="N", help="worker processes (one per core)")
@@ -262,6 +266,7 @@ def resolve(args: argparse.Namespace) -> Recipe:
     given = {key: getattr(args, key) for key in OVER_RECIPE}
     if args.source and all(parse_spec(source).kind in PAIRED for source in args.source):
         given["profile"] = given["profile"] or "eeg2meg"
+    given["reserve"] = tuple(dict.fromkeys((*recipe.reserve, *(args.reserve or ()))))
     return check(replace(recipe, **{key: v for key, v in given.items() if v is not None}))
 
 

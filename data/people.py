@@ -8,6 +8,7 @@ one side of the split. That costs held-out subjects, never honesty.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -49,6 +50,14 @@ the forehead; BCIComp2020UpperLimb has Jeong2020's 60 electrodes and amplifier, 
 grasping: cup, ball and card, 50 trials each, on three days."""
 
 
+TUH = ("TUEG", "TUAB", "TUAR", "TUEP", "TUEV", "TUSL", "TUSZ", "tuh_eeg", "tuh_eeg_abnormal",
+       "tuh_eeg_artifact", "tuh_eeg_epilepsy", "tuh_eeg_events", "tuh_eeg_slowing",
+       "tuh_eeg_seizure")  # fmt: skip
+"""The Temple University corpora, by short and by folder's name. All are cut from TUEG and call a
+person the same, but for the evaluation part of TUEV, which numbers people anew."""
+
+
+@functools.cache
 def plain_dataset(name: str) -> str:
     """One spelling for a dataset's name: BNCI2014001, BNCI2014-001 and BNCI2014_001 are one, and
     names of earlier MOABB releases are those of today."""
@@ -69,7 +78,8 @@ class People:
         """What is known of MOABB, and `same_people`: sets of datasets whose subjects' names mean
         the same persons. Sets that touch become one group."""
         groups: dict[str, tuple[str, bool]] = {}
-        for table, numbered in ((SAME_NUMBERS, True), (SHARED_UNNUMBERED, False)):
+        tables = ((SAME_NUMBERS, True), ({"TUH": TUH}, True), (SHARED_UNNUMBERED, False))
+        for table, numbered in tables:
             for group, datasets in table.items():
                 groups |= {plain_dataset(name): (group, numbered) for name in datasets}
         for names in same_people:

@@ -6,7 +6,8 @@ window_s: 4
 scale: recording                                     # or session: one for all of a person's there
 seed: 0
 shard_mb: 256
-reserve: [BNCI2014_001, "PhysionetMI,subjects=90-109"]   # kept for evaluation (data/reserved.py)
+reserve: [neuralbench, "Cho2017,subjects=1-9"]       # kept for evaluation: lists of data/reserve,
+                                                     # or datasets by hand (data/reserved.py)
 exclude: ["Cho2017,subjects=32+46+49"]               # left out of everything
 same_people: [[MyStudy_rest, MyStudy_task]]          # subject n of one is subject n of the other
 weights: {PhysionetMI: 2, AlexMI: 0.5}               # sampling weights, noted in the manifest
@@ -24,7 +25,14 @@ import yaml
 
 from data.errors import InputError, did_you_mean
 from data.people import People, plain_dataset
-from data.reserved import TRAINING_SPLITS, Reservation, check_names, parse_entry
+from data.reserved import (
+    TRAINING_SPLITS,
+    Reservation,
+    check_names,
+    left_out,
+    lists_in,
+    parse_line,
+)
 from data.sources import WorkItem
 from data.sources.moabb_names import class_names
 from data.split import Wish
@@ -35,7 +43,7 @@ LARGEST_SEED = 2**31
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to pack and how. The first six fields are also the command line's options."""
+    """What to pack and how. The first seven fields are also the command line's options."""
 
     sources: tuple[str, ...]
     profile: str = "default"
@@ -59,6 +67,9 @@ class Recipe:
             "exclude": list(self.exclude),
             "same_people": [list(names) for names in self.same_people],
             "weights": {name: float(weight) for name, weight in self.weights.items()},
+            "reserve_lists": {
+                one.name: {"read": one.read, "sha256": one.sha256} for one in lists_in(self.reserve)
+            },
         }
 
 
@@ -90,7 +101,7 @@ def read_recipe(path: Path) -> Recipe:
             if not _texts(value[key]):
                 raise InputError(f"{path}: {key} must be a list of datasets", _LINES)
             for line in value[key]:
-                parse_entry(line)
+                parse_line(line)
             value[key] = tuple(value[key])
     same = value.get("same_people", [])
     if not isinstance(same, list) or not all(_texts(names) and len(names) > 1 for names in same):
@@ -138,7 +149,7 @@ def check(recipe: Recipe) -> Recipe:
 
 def excluded(recipe: Recipe) -> Reservation:
     """Who is left out of everything, by these names alone."""
-    return Reservation(tuple(map(parse_entry, recipe.exclude)), People({}))
+    return Reservation(tuple(e for line in recipe.exclude for e in parse_line(line)), People({}))
 
 
 def withhold(
@@ -150,11 +161,11 @@ def withhold(
     source asks for reserved subjects in another split, a name looks misspelled, or nothing is left.
     """
     datasets = sorted({item.dataset for item in items})
-    left_out = excluded(recipe)
+    left_aside = excluded(recipe)
     reserved = Reservation.of(recipe.reserve, recipe.same_people)
     notes = []
     known = class_names() if recipe.exclude or recipe.reserve else []
-    for key, reservation in (("exclude", left_out), ("reserve", reserved)):
+    for key, reservation in (("exclude", left_aside), ("reserve", reserved)):
         absent = check_names(reservation, datasets, known)
         if absent:
             notes.append(f"{key}: nothing of {', '.join(absent)} is among the sources")
@@ -165,10 +176,10 @@ def withhold(
                 f"weights: {name}: no source has this dataset",
                 f"{did_you_mean(name, datasets)} They are {', '.join(datasets)}.".strip(),
             )
-    kept, left = [], {"exclude": 0, "reserve": 0}
+    kept, left = [], {"exclude": [], "reserve": []}
     for item, wish in zip(items, wishes, strict=True):
-        if left_out.holds(item.dataset, item.subject):
-            left["exclude"] += 1
+        if left_aside.holds(item.dataset, item.subject):
+            left["exclude"].append(item)
         elif reserved.holds(item.dataset, item.subject) and wish.split != "test":
             if wish.split in TRAINING_SPLITS:
                 raise InputError(
@@ -176,10 +187,12 @@ def withhold(
                     f"source asks for it with split={wish.split}",
                     "write split=test, or take it off the recipe's reserve:",
                 )
-            left["reserve"] += 1
+            left["reserve"].append(item)
         else:
             kept.append((item, wish))
-    notes += [f"{key}: {count} items left out" for key, count in left.items() if count]
+    for key, reservation in (("exclude", left_aside), ("reserve", reserved)):
+        if left[key]:
+            notes.append(f"{key}: {left_out(left[key], reservation)}")
     if not kept:
         raise InputError(
             "nothing is left to pack: all sources are reserved or excluded",
@@ -202,4 +215,4 @@ def _shown(path: Path) -> str:
 
 
 _EXAMPLE = f"write it like {_shown(ORIGINAL)}: sources: [simulated], seed: 0"
-_LINES = 'write it like  reserve: [BNCI2014_001, "PhysionetMI,subjects=90-109"]'
+_LINES = 'write it like  reserve: [neuralbench, "PhysionetMI,subjects=90-109"]'

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moabb_sets import LEFT_OUT
 from tiny import tiny_shards
 
+from data.benchmarks import benchmark_names
 from data.errors import InputError
 from data.manifest import MANIFEST, read_manifest
 from data.pack import main as pack_main
@@ -140,7 +142,10 @@ def test_reserved_and_excluded_items_are_left_out_and_counted():
     kept, kept_wishes, notes = withhold(items, wishes, recipe)
     assert kept == [Item("A", "1")]
     assert [wish.dataset for wish in kept_wishes] == ["A"]
-    assert notes == ["exclude: 1 items left out", "reserve: 2 items left out"]
+    assert notes == [
+        "exclude: 1 item left out: C (1 item)",
+        "reserve: 2 items left out: A (1 item), B (1 item)",
+    ]
     with pytest.raises(InputError, match="nothing is left"):
         withhold(items, wishes, Recipe((), reserve=("A", "B", "C")))
 
@@ -235,15 +240,6 @@ def test_wrong_settings_are_told(tmp_path, line, words):
 
 # ---- names of MOABB ----
 
-SHORT_TRIALS = {
-    "BCIComp2020WalkingERP", "Han2024Fatigue", "Kaneshiro2015", "Nguyen2017_L", "Nguyen2017_S",
-    "Nguyen2017_SL", "Nguyen2017_V", "Simoes2020",
-}  # fmt: skip
-"""Published as trials shorter than the recipe's windows: nothing would come of them."""
-LEFT_OUT = SHORT_TRIALS | {
-    "BNCI2014_004", "Beetl2021_B", "Dreyer2023A", "Dreyer2023B", "Dreyer2023C",
-}  # fmt: skip
-
 
 @pytest.fixture
 def no_network(monkeypatch):
@@ -309,7 +305,7 @@ def test_a_lost_dataset_names_its_replacement(no_network):
 
 
 @pytest.mark.slow
-def test_the_wide_recipe_names_every_dataset_once():
+def test_the_wide_recipe_names_every_dataset_that_no_benchmark_tests_on():
     from importlib.metadata import version
 
     from data.sources.moabb_names import class_names, find_class
@@ -319,10 +315,15 @@ def test_the_wide_recipe_names_every_dataset_once():
     recipe = read_recipe(ORIGINAL.with_name("moabb_wide.yaml"))
     named = [parse_spec(source).target for source in recipe.sources]
     assert len(set(named)) == len(named)
-    assert set(named) | set(recipe.reserve) | LEFT_OUT == set(class_names())
+    assert set(benchmark_names()) < set(recipe.reserve)
     reservation = Reservation.of(recipe.reserve)
+    reserved = {name for name in class_names() if reservation.holds(name, "1")}
+    assert not reserved & set(named)
+    assert set(named) | reserved | LEFT_OUT == set(class_names())
+    assert {"PhysionetMI", "Stieger2021", "Dreyer2023"} <= reserved
     for name in named:
-        assert not reservation.holds(find_class(name).__name__, "1")
+        numbers = find_class(name)().subject_list
+        assert not any(reservation.holds(name, str(number)) for number in numbers)
 
 
 @pytest.mark.slow

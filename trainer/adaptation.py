@@ -24,7 +24,7 @@ from trainer.baselines import BASELINES, Fill, on_device
 from trainer.comparison import ALL, Comparison, compare
 from trainer.figures import adaptation_figure
 from trainer.held_out import HeldOutWindows, WindowBatch, draw_masks, kinds_for, known_subjects
-from trainer.known import people_of
+from trainer.known import people_of, recordings_of, renamed_recordings
 from trainer.report import interval, plural, save_figure, short_table, table, write_json
 from trainer.scores import mean_with_interval, samples_of
 
@@ -157,7 +157,8 @@ def adaptation_report(
     )
     distributions = _distributions({**fills, "spline": BASELINES["spline"]}, chosen, config, seed)
     known = known_subjects(chosen.windows_of(), trained_on, people_of(manifest))
-    report = _build(comparison, distributions, chosen, manifest, split, seed, known)
+    copies = renamed_recordings(recordings_of(manifest, split), trained_on)
+    report = _build(comparison, distributions, chosen, manifest, split, seed, (known, copies))
     out.mkdir(parents=True, exist_ok=True)
     save_figure(out / "adaptation.png", _figure(report, distributions))
     write_atomic(out / "adaptation.md", _markdown(report).encode())
@@ -184,12 +185,13 @@ def _distributions(fills, chosen: HeldOutWindows, config, seed: int) -> Distribu
     return result
 
 
-def _build(comparison: Comparison, distributions, chosen, manifest, split, seed, known) -> dict:
+def _build(comparison: Comparison, distributions, chosen, manifest, split, seed, seen) -> dict:
     counts = chosen.windows_of()
     bands = {dataset: entry["hz"] for dataset, entry in comparison.bands.items()}
     report = {
         "split": split,
-        "trained_subjects": known,
+        "trained_subjects": seen[0],
+        "trained_recordings": seen[1],
         "shards": str(manifest.folder),
         "manifest_sha256": manifest.sha256,
         "windows": counts,
@@ -213,10 +215,16 @@ def _build(comparison: Comparison, distributions, chosen, manifest, split, seed,
     return report
 
 
-def _whom(report: dict) -> str:
+def _whom(report: dict, names: bool = True) -> str:
+    """Whom a report is about, and whether they were trained on; with or without all names."""
     subjects = sum(len(s) for s in report["windows"].values())
     total = sum(n for s in report["windows"].values() for n in s.values())
     text = f"{plural(total, 'window')} of {plural(subjects, 'subject')}, {report['split']} split"
+    if copies := report["trained_recordings"]:
+        return (
+            f"TRAINED ON: {text}; {plural(len(copies), 'file')} under another name"
+            f"{': ' * names}{'; '.join(copies) * names}; this says nothing about new people"
+        )
     if report["trained_subjects"] is None:
         return f"{text}; it is not known whom the model was trained on"
     if report["trained_subjects"]:
@@ -265,5 +273,5 @@ def _figure(report: dict, distributions: Distributions):
         distributions.frequencies_hz,
         masked,
         "robust units",
-        f"Before and after fine-tuning ({_whom(report)})",
+        f"Before and after fine-tuning ({_whom(report, names=False)})",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from data.errors import InputError
 from data.files import write_atomic
 from trainer.config import RunConfig
-from trainer.known import subjects_of, union_of_subjects
+from trainer.known import union_of_records
 from trainer.optim import lr_factor
 
 # Another value of these is another experiment.
@@ -77,12 +77,11 @@ def check_resume(run: Path, old: dict, new: dict, tag: str, marker: dict, world:
 
 
 def with_earlier_subjects(old: dict, new: dict) -> dict:
-    """The record `new`, which also names whom `old` says the weights were trained on: `--init` need
-    not be repeated at a resume, and its subjects stay in the weights."""
+    """The record `new`, which also names whom and what `old` says the weights were trained on:
+    `--init` need not be repeated at a resume, and its people stay in the weights."""
     if "trained_on" not in old or "trained_on" not in new:
         return new
-    subjects = union_of_subjects(*(subjects_of(record["trained_on"]) for record in (old, new)))
-    return {**new, "trained_on": {**new["trained_on"], "subjects": subjects}}
+    return {**new, "trained_on": union_of_records(new["trained_on"], old["trained_on"])}
 
 
 def _other_groups(old: dict, new: dict) -> list[str]:

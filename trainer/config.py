@@ -37,7 +37,9 @@ class RunConfig:
         None, "stream shards from this template of a URL or pipe, with {file}; see data/stream.py"
     )
     reserve: str | None = option(
-        None, "YAML file with a `reserve:` list; shards that train on any of it are refused"
+        None,
+        "lists of data/reserve, e.g. neuralbench,cbramod, or a YAML file with a `reserve:` list; "
+        "shards that train on any of it are refused",
     )
     run: str = option("runs/pretrain", "folder of this run: config, metrics, checkpoints")
     preset: str = option("base", f"model size: {', '.join(PRESETS)}")

@@ -4,9 +4,10 @@
     python trainer/convert.py runs/NAME --out model.pt --part whole   # everything, a torch file
     python trainer/convert.py runs/NAME --out encoder/                # for transformers' AutoModel
 
-Writes the weights and, beside them, a .json with the model's and the signal's configuration. Before
-it reports success it reads the file back, computes the loss of a fixed batch and compares it with
-the one that the training engine computed when it saved the checkpoint.
+Writes the weights and, beside them, a .json with the model's and the signal's configuration, whom
+it was trained on, and how many of them public benchmarks test on (data/reserve). Before it reports
+success it reads the file back, computes the loss of a fixed batch and compares it with the one that
+the training engine computed when it saved the checkpoint.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from data.files import write_atomic
 from model.autoencoder import MaskedVAE
 from model.config import from_dict
 from trainer.checkpoint import read_complete
+from trainer.known import benchmarks_seen, describe_benchmarks
 from trainer.parity import parity_loss
 from trainer.weights import describe, load_model, read_file, run_state_dict
 
@@ -53,7 +55,14 @@ def write_encoder_folder(state: dict[str, torch.Tensor], meta: dict, out: Path) 
     # Here, since transformers costs seconds where plain weights are asked for.
     from model.hub import EegEncoderConfig, EegEncoderModel
 
-    config = EegEncoderConfig(meta["model"], meta["signal"], meta["trained_on"]["subjects"])
+    trained_on = meta["trained_on"]
+    config = EegEncoderConfig(
+        meta["model"],
+        meta["signal"],
+        trained_on["subjects"],
+        trained_recordings=trained_on.get("recordings"),
+        benchmarks_seen=benchmarks_seen(trained_on),
+    )
     model = EegEncoderModel(config)
     model.load_state_dict(state)
     model.save_pretrained(out)
@@ -88,7 +97,8 @@ found.last_hidden_state, found.latents, found.pooler_output
 EEG as in training: {signal["sfreq_hz"]:g} Hz, {signal["l_freq_hz"]:g}-{signal["h_freq_hz"]:g} Hz,
 {signal.get("reference", "average")} reference, divided by one robust scale for each recording.
 
-Subjects of pretraining: {people}. Scores on them would say nothing. Nothing was measured on the
+Subjects of pretraining: {people}. Scores on them would say nothing.
+{describe_benchmarks(benchmarks_seen(meta["trained_on"]))} Nothing was measured on the
 downstream use of this encoder; its reconstructions are scored by trainer/evaluate.py.
 """
 
@@ -126,7 +136,12 @@ def convert(run: Path, out: Path, part: str) -> dict:
         raise InputError(f"--out {out}: no folder {out.parent}", "make it first")
     state, config, folder = run_state_dict(run)
     marker = read_complete(folder)
-    meta = {**describe(config, part), "checkpoint": folder.name, "steps": marker["state"]["step"]}
+    meta = {
+        **describe(config, part),
+        "benchmarks_seen": benchmarks_seen(config["trained_on"]),
+        "checkpoint": folder.name,
+        "steps": marker["state"]["step"],
+    }
     wanted, found = prove_parity(state, meta, marker)
     meta["parity"] = {
         "engine_loss": wanted,
@@ -167,7 +182,8 @@ def main(argv: list[str] | None = None) -> int:
         f"{done['parameters'] / 1e6:.2f} M parameters, fp32\n"
         f"{described}: model and signal configuration\n"
         f"parity on the fixed batch ({parity['dtype']}): engine {parity['engine_loss']:.6f}, "
-        f"converted {parity['converted_loss']:.6f}"
+        f"converted {parity['converted_loss']:.6f}\n"
+        f"{describe_benchmarks(done['benchmarks_seen'])}"
     )
     return 0
 

@@ -27,7 +27,13 @@ from model.autoencoder import MaskedVAE
 from trainer.baselines import BASELINES, on_device
 from trainer.comparison import ALL, Comparison, compare
 from trainer.held_out import KINDS, HeldOutWindows, kinds_for, known_subjects
-from trainer.known import people_of
+from trainer.known import (
+    names_only,
+    people_of,
+    recordings_of,
+    refuse_renamed,
+    renamed_recordings,
+)
 from trainer.report import build_report, markdown, plural, short_table, write_figures, write_json
 from trainer.weights import load_model
 
@@ -50,9 +56,9 @@ def evaluate(
 ) -> tuple[dict, Comparison]:
     """(the report, the comparison it was made from).
 
-    kinds, mask_ratio: None takes the model's own. trained_on: {"subjects": {dataset: [subject]}}
-    as a run records it; subjects that are in it are named in the report. InputError: rates differ,
-    the split is empty, a kind of mask that the model cannot take.
+    kinds, mask_ratio: None takes the model's own. trained_on: as a run records it
+    (trainer/known.py); people and recordings that are in it are named in the report. InputError:
+    rates differ, the split is empty, a kind of mask that the model cannot take.
     """
     config, device = model.config, torch.device(device)
     kinds = kinds_for(config, kinds)
@@ -94,14 +100,21 @@ def evaluate(
         "windows_per_subject": windows_per_subject,
         "seed": seed,
         "trained_subjects": known_subjects(counts, trained_on, people_of(manifest)),
+        "trained_recordings": renamed_recordings(recordings_of(manifest, split), trained_on),
     }
-    notes = _notes(settings, counts, trained_on, comparison)
+    by_name = names_only(trained_on, recordings_of(manifest, split))
+    notes = _notes(settings, counts, by_name, comparison)
     return build_report(comparison, counts, settings, notes), comparison
 
 
-def _notes(settings: dict, counts: dict, trained_on: dict | None, comparison) -> list[str]:
+def _notes(settings: dict, counts: dict, by_name: str, comparison) -> list[str]:
     seen, subjects = settings["trained_subjects"], sum(len(s) for s in counts.values())
     notes = []
+    if copies := settings["trained_recordings"]:
+        notes.append(
+            f"TRAINED ON: {plural(len(copies), 'file')} that the model was trained on under "
+            f"another name: {'; '.join(copies)}. These scores say nothing about new people."
+        )
     if seen:
         names = "; ".join(f"{d}: {', '.join(s)}" for d, s in seen.items())
         notes.append(
@@ -114,8 +127,10 @@ def _notes(settings: dict, counts: dict, trained_on: dict | None, comparison) ->
     elif seen is None:
         notes.append("The model does not record whom it was trained on: that these subjects are "
                      "new to it is not known.")  # fmt: skip
-    else:
+    elif not copies:
         notes.append("None of these subjects was trained on.")
+    if by_name:
+        notes.append(f"Compared by name alone, not by their files: {by_name}.")
     notes.append(
         f"Split `{settings['split']}` of {settings['shards']}: {plural(subjects, 'subject')}, "
         f"up to {plural(settings['windows_per_subject'], 'window')} of each; "
@@ -148,6 +163,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "the model takes)")  # fmt: skip
     add("--windows_per_subject", type=int, default=WINDOWS_PER_SUBJECT,
         help="spread evenly over the subject's recordings (default: %(default)s)")  # fmt: skip
+    add("--allow_trained_on", action="store_true", help="score recordings although they were "
+        "trained on under another name, and mark the report")  # fmt: skip
     add("--seed", type=int, default=0, help="of the masks and intervals (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     return parser.parse_args(argv)
@@ -171,6 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(args.device)
     manifest = read_manifest(args.shards)
     model, meta = load_model(args.model)
+    if not args.allow_trained_on:
+        refuse_renamed(recordings_of(manifest, args.split), meta.get("trained_on"))
     kinds = [kind.strip() for kind in args.kinds.split(",")] if args.kinds else None
     print(f"model   {args.model}: {model.config.preset}, {model.config.tokens} tokens, on {device}")
     print(f"shards  {args.shards}: split {args.split}", flush=True)

@@ -5,6 +5,7 @@ report.json holds everything, report.md what a reader needs; both say for whom t
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ METHOD_MEANINGS = {
     "linear": "straight lines in time between a channel's visible samples",
     "zero": "0 everywhere",
 }
+TRAINED_MARK = "TRAINED ON: these numbers say nothing about new people"
 READING = (
     "Only hidden samples are scored. **r**: Pearson correlation over a window's hidden samples, "
     "all channels pooled; a constant prediction scores 0. **NMSE**: squared error over squared "
@@ -74,12 +76,14 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def write_figures(folder: Path, report: dict, comparison: Comparison) -> list[Path]:
-    """All figures of a report, as PNG; returns their paths."""
+    """All figures of a report, as PNG; returns their paths. Where the people or recordings were
+    trained on, each says so."""
+    save = functools.partial(save_figure, mark=trained_mark(report))
     groups = {name: entry["kinds"] for name, entry in report["datasets"].items()}
     if len(groups) > 1:
         groups = {ALL: report[ALL], **groups}
     paths = [
-        save_figure(
+        save(
             folder / f"{name}_by_kind.png",
             bars_figure(
                 {group: _scores(kinds, name) for group, kinds in groups.items()},
@@ -101,15 +105,15 @@ def write_figures(folder: Path, report: dict, comparison: Comparison) -> list[Pa
         if any(panels.values()):
             title = f"Hidden samples, by frequency band, all subjects: {label}"
             name = "r_by_band.png" if score == "r" else "spectrum_by_band.png"
-            paths.append(save_figure(folder / name, bars_figure(panels, label, title, ceiling)))
+            paths.append(save(folder / name, bars_figure(panels, label, title, ceiling)))
     for dataset, entry in report["datasets"].items():
         figure = _topography(dataset, entry, comparison)
         if figure is not None:
-            paths.append(save_figure(folder / f"topography_{safe_name(dataset)}.png", figure))
+            paths.append(save(folder / f"topography_{safe_name(dataset)}.png", figure))
     for example in comparison.examples:
         name = f"example_{safe_name(example.dataset)}_{example.kind}.png"
         figure = example_figure(example, report["settings"]["sfreq_hz"])
-        paths.append(save_figure(folder / name, figure))
+        paths.append(save(folder / name, figure))
     return paths
 
 
@@ -129,10 +133,18 @@ def example_figure(example: Example, sfreq_hz: float) -> Figure:
     )
 
 
-def save_figure(path: Path, figure: Figure) -> Path:
-    """Write a PNG under a temporary name and rename it."""
+def trained_mark(report: dict) -> str:
+    """What a figure says where its numbers are of what was trained on; else nothing."""
+    marked = [note for note in report["notes"] if note.startswith("TRAINED ON")]
+    return TRAINED_MARK if marked else ""
+
+
+def save_figure(path: Path, figure: Figure, mark: str = "") -> Path:
+    """Write a PNG under a temporary name and rename it; `mark` is written below the axes."""
+    if mark:
+        figure.text(0.5, 0.0, mark, ha="center", va="top", color="red", weight="bold")
     temporary = path.with_name(path.name + ".partial")
-    figure.savefig(temporary, format="png")
+    figure.savefig(temporary, format="png", bbox_inches="tight" if mark else None)
     temporary.replace(path)
     return path
 

@@ -9,13 +9,12 @@ from data.errors import InputError
 from data.loader import WindowDataset
 from data.manifest import Manifest, read_manifest
 from data.plan import Stream, batch_sizes
-from data.reserved import read_reservation, refuse_reserved
+from data.reserved import find_reservation, own_reservation, refuse_reserved, refuse_trained
 from data.shards import verify_shard
 from model.config import ModelConfig
 from model.flops import training_flops
 from trainer.config import RunConfig, read_deepspeed_config
-from trainer.known import union_of_subjects
-from trainer.provenance import trained_subjects
+from trainer.known import record_of, subjects_of, union_of_records
 from trainer.runtime import Ranks, broadcast_object, together
 from trainer.weights import read_description, read_run_config
 
@@ -34,8 +33,8 @@ class Plan:
     stream: Stream | None
     flops_per_sample: float
     tokens_per_sample: float
-    inherited_subjects: dict[str, list[str]]
-    """Whom the weights of `--init` were trained on."""
+    inherited: dict
+    """What the weights of `--init` were trained on (trainer/known.py); empty without."""
 
     @property
     def run(self) -> Path:
@@ -49,12 +48,7 @@ class Plan:
             "model": self.model.as_dict(),
             "profile": self.manifest.profile,
             "manifest_sha256": self.manifest.sha256,
-            "trained_on": {
-                "manifest_sha256": self.manifest.sha256,
-                "subjects": union_of_subjects(
-                    trained_subjects(self.manifest), self.inherited_subjects
-                ),
-            },
+            "trained_on": union_of_records(record_of(self.manifest), self.inherited),
             "seed": self.config.seed,
             "micro_batch": self.micro,
             "accumulation": self.accumulation,
@@ -71,8 +65,9 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
     config = with_recorded_batch(config)
     manifest = read_manifest(config.shards)
     refuse_reserved(manifest)
-    if config.reserve:
-        refuse_reserved(manifest, read_reservation(Path(config.reserve)))
+    reservation = find_reservation(config.reserve) if config.reserve else None
+    if reservation:
+        refuse_reserved(manifest, reservation)
     check_fit(model, manifest, config.shards)
     training = manifest.of_split("train")
     if not training:
@@ -105,7 +100,9 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
         / windows
         for count in (lambda c, t: training_flops(model, c, t), model.token_count)
     )
-    inherited = read_description(config.init)["trained_on"]["subjects"] if config.init else {}
+    inherited = read_description(config.init)["trained_on"] if config.init else {}
+    for one in filter(None, (own_reservation(manifest), reservation)):
+        refuse_trained(f"--init {config.init}", subjects_of(inherited), one)
     return Plan(
         config=config,
         deepspeed=deepspeed,
@@ -117,7 +114,7 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
         stream=stream,
         flops_per_sample=flops,
         tokens_per_sample=tokens,
-        inherited_subjects=inherited,
+        inherited=inherited,
     )
 
 

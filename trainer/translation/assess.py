@@ -13,12 +13,13 @@ import transformers
 from safetensors import SafetensorError
 from tqdm import tqdm
 
+from data.digests import find_twins
 from data.errors import InputError
 from data.files import write_atomic
 from data.manifest import Manifest, read_manifest
 from data.pairs import require_pairs
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
-from trainer.known import known_among, people_of, subjects_of
+from trainer.known import describe_twins, known_among, people_of, subjects_of
 from trainer.provenance import versions
 from trainer.scores import usable_bands
 from trainer.translation import baselines as base
@@ -227,6 +228,14 @@ def warn(told: dict, manifest: Manifest, split: Split, tested: list[str], config
     people = [(entry["dataset"], str(entry["subject"])) for entry in entries]
     if known_among(people, pretrained, people_of(manifest)):
         found.append("The EEG encoder was pretrained on EEG of test subjects.")
+    encoder = (config.eeg_encoder or {}).get("trained_recordings") or {}
+    trained = told.get("trained_recordings") or {}
+    for who, digests in (("The EEG encoder was", encoder), ("The model was", trained)):
+        renamed = [twin for twin in find_twins(entries, digests) if twin.renamed]
+        if renamed:
+            found.append(
+                f"{who} TRAINED ON test recordings under other names: {describe_twins(renamed)}."
+            )
     same = told.get("data", {}).get("sha256") == manifest.sha256
     seen = sorted(set(told.get("trained_on", ())) & set(tested))
     if split.group == "time":

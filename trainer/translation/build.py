@@ -81,16 +81,19 @@ def read_encoder(path: str, sfreq_hz: float) -> tuple[dict[str, torch.Tensor], d
             raise InputError(f"--eeg_encoder {path}: {error}", "convert it again") from None
         told = found.config
         state, vae, signal, people = found.state_dict(), told.vae, told.signal, told.trained_on
+        recordings = told.trained_recordings
     else:
         whole, meta = load_state(path)
         state = {name: value for name, value in whole.items() if name.startswith("encoder.")}
         vae, signal, people = meta["model"], meta["signal"], meta["trained_on"]
+        recordings = people.get("recordings")
     if vae["sfreq_hz"] != sfreq_hz:
         raise InputError(
             f"--eeg_encoder {path}: trained at {vae['sfreq_hz']:g} Hz, the pairs have {sfreq_hz:g}",
             "pack the pairs with  --profile eeg2meg_200  for an encoder of the default profile",
         )
-    return state, {"vae": vae, "signal": signal, "trained_on": subjects_of(people)}
+    settings = {"vae": vae, "signal": signal, "trained_on": subjects_of(people)}
+    return state, settings | {"trained_recordings": recordings}
 
 
 def build_model(config: TranslationConfig, data: Data, weights: dict | None):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.report import interval, plural, save_figure, table
+from trainer.report import TRAINED_MARK, interval, plural, save_figure, table
 
 TITLES = {"mag": "Magnetometers", "grad": "Gradiometers"}
 READING = (
@@ -93,7 +93,9 @@ def save_figures(folder: Path, report: dict, found, sfreq_hz: float) -> list[Pat
     )
     if report["bands_hz"]:
         made["r_by_band.png"] = figures.bands_figure(report["types"], report["bands_hz"])
-    return [save_figure(folder / name, one) for name, one in made.items() if one is not None]
+    seen = any("TRAINED ON" in warning for warning in report["warnings"])
+    mark = TRAINED_MARK if seen else ""
+    return [save_figure(folder / name, one, mark) for name, one in made.items() if one is not None]
 
 
 def _table(rows: dict) -> list[str]:

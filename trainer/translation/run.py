@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from data.digests import digests_of
 from data.errors import InputError
 from data.pairs import PairedMontage
 from trainer import lock
@@ -145,6 +146,9 @@ def describe(config: TranslationConfig, data: Data, machine: Machine, fitted: Fi
         "signal": manifest.profile,
         "split": data.split.as_dict(),
         "trained_on": data.split.trained_on(),
+        "trained_recordings": digests_of(
+            r for r in manifest.recordings if r["id"] in set(data.split.trained_on())
+        ),
         "pieces": {"training": len(data.train), "validation": len(data.validation)},
         "start": fitted.notes,
     }
