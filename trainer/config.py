@@ -73,6 +73,9 @@ class RunConfig:
     keep_every: int = option(0, "also keep those of every so many steps; 0: none of them")
     log_every: int = option(20, "steps between log lines")
     resume: str = option("auto", "auto: go on where the run stopped; never: the folder must be new")
+    restart_lost: bool = option(
+        False, "where all checkpoints of this run are lost, set it aside and begin at step 0"
+    )
     elastic: bool = option(
         False, "go on from a checkpoint of another number of ranks, with its global batch"
     )

@@ -10,7 +10,7 @@ import torch
 from data.errors import InputError
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
-from trainer import checkpoint, lock
+from trainer import checkpoint, lock, lost
 from trainer.agreement import check_agreement
 from trainer.changes import check_resume
 from trainer.config import RunConfig
@@ -85,20 +85,24 @@ def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
     with together(ranks):
         if ranks.first:
             lock.take(plan.run)
-    found = checkpoint.last_complete(plan.run, ranks)
+    found, passed = checkpoint.last_complete(plan.run, ranks)
+    goes_on = False
     with together(ranks):
-        exists = (plan.run / "config.json").exists()
-        if plan.config.resume == "never" and exists:
-            raise InputError(
-                f"--run {plan.run}: there is a run already",
-                "choose another folder, or --resume auto",
-            )
-        if found and ranks.first:
+        if ranks.first:
+            goes_on = lost.find_start(
+                plan.run, found and checkpoint.step_of(found[0]), passed, checkpoint.tag_of,
+                resume=plan.config.resume, restart_lost=plan.config.restart_lost,
+            )  # fmt: skip
+    found = found if broadcast_object(goes_on, ranks) else None
+    with together(ranks):
+        if ranks.first and found:
             old, new = read_run_config(plan.run), with_provenance(plan.run, plan.as_dict())
             check_resume(plan.run, old, new, *found, ranks.world)
-    with together(ranks):
-        if found is None and ranks.first:
+        elif ranks.first:
             write_run_files(plan.run, plan.as_dict())
+            lost.record(plan.run, [])
+        if ranks.first:
+            lock.mark_begin(plan.run)
     return found
 
 

@@ -61,6 +61,9 @@ class TranslationConfig:
     log_every: int = option(5, "steps between log lines")
     figure_every: int = option(100, "steps between figures, also after the last; 0: none")
     resume: str = option("auto", "auto: go on where the run stopped; never: the folder must be new")
+    restart_lost: bool = option(
+        False, "where all checkpoints of this run are lost, set it aside and begin at step 0"
+    )
 
     def __post_init__(self):
         def check(name: str, good: bool, remedy: str) -> None:

@@ -15,7 +15,7 @@ import transformers
 
 from data.errors import InputError
 from data.pairs import PairedMontage
-from trainer import lock
+from trainer import lock, lost
 from trainer.agreement import check_agreement
 from trainer.config import read_deepspeed_config
 from trainer.provenance import ROOT, write_run_files
@@ -27,8 +27,10 @@ from trainer.translation.config import TranslationConfig
 from trainer.translation.hf import Machine, TranslationTrainer, resolve_machine
 from trainer.translation.keeping import (
     best_of,
+    best_step,
     check_world,
     last_complete,
+    name_of,
     out_of_patience,
     read_history,
     step_of,
@@ -40,7 +42,9 @@ from trainer.translation.start import (
 )
 
 FORMAT = "eeg2meg-run"
-MAY_CHANGE = {"stop_at", "workers", "keep_last", "log_every", "figure_every", "resume", "patience",
+# What a resume reads beside the checkpoint; best/ holds the scales of the signals.
+NEEDED = ("config.json", "best/model.safetensors", "best/preprocessor_config.json")
+MAY_CHANGE = {"restart_lost", "stop_at", "workers", "keep_last", "log_every", "figure_every", "resume", "patience",
               "save_every"}  # fmt: skip
 
 
@@ -66,6 +70,7 @@ def train(config: TranslationConfig) -> None:
     with together(ranks):
         if ranks.first:
             open_run(config, description, checkpoint)
+            lock.mark_begin(Path(config.run))
     announce(config, data, machine, model, fitted, checkpoint, ranks)
     if checkpoint and finished(config, *history):
         if ranks.first:
@@ -121,16 +126,32 @@ def find_checkpoint(config: TranslationConfig, ranks: Ranks) -> tuple[Path | Non
     with together(ranks):
         if ranks.first:
             run = Path(config.run)
-            if config.resume == "never" and (run / "config.json").exists():
-                raise InputError(
-                    f"--run {run}: there is a run already",
-                    "choose another folder, or --resume auto",
-                )
-            found = last_complete(run)
+            if (run / "config.json").exists():
+                read_description(run)  # whether it is a run of this command
+            found, passed = last_complete(run)
+            goes_on = lost.find_start(
+                run, found and step_of(found), passed, name_of,
+                resume=config.resume, restart_lost=config.restart_lost, needs=NEEDED,
+            )  # fmt: skip
+            found = found if goes_on else None
             if found is not None:
                 check_world(found, ranks.world)
                 history = read_history(found)
     return broadcast_object((found, history), ranks)
+
+
+def read_description(run: Path) -> dict:
+    """config.json of a run of this command; InputError where it is damaged or another's."""
+    path = run / "config.json"
+    try:
+        found = json.loads(path.read_text())
+        if found["format"] == FORMAT and {"run", "data", "machine", "start"} <= found.keys():
+            return found
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error})", "restore it, or give another --run") from None
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise InputError(f"--run {run}: not a run of trainer/eeg2meg.py", "give another --run")
 
 
 def describe(config: TranslationConfig, data: Data, machine: Machine, fitted: Fitted) -> dict:
@@ -155,8 +176,9 @@ def open_run(config: TranslationConfig, description: dict, checkpoint: Path | No
     run = Path(config.run)
     if checkpoint is None:
         write_run_files(run, description)
+        lost.record(run, [])
         return
-    old = json.loads((run / "config.json").read_text())
+    old = read_description(run)
     for entry in fields(TranslationConfig):
         if entry.name in MAY_CHANGE:
             continue
@@ -246,8 +268,10 @@ def announce(config, data: Data, machine: Machine, model, fitted, checkpoint, ra
 def conclude(config, folder: Path, log: list[dict], ranks: Ranks, reason: str) -> None:
     if not ranks.first:
         return
-    best = best_of(log)
+    best, kept = best_of(log), best_step(Path(config.run))
     told = f"; best validation error {best[1]:.4f} at step {best[0]}" if best else ""
+    if best and kept not in (None, best[0]):
+        told += f" (the folder holds step {kept}, from before it went back to an older checkpoint)"
     print(
         f"{reason}{told}: {config.run}/best\n"
         f"  tensorboard --logdir {Path(config.run).parent}\n"
