@@ -8,7 +8,8 @@ import pytest
 
 from data.errors import InputError
 from trainer.changes import check_resume, compare
-from trainer.config import RunConfig, read_deepspeed_config
+from trainer.config import RunConfig
+from trainer.deepspeed_json import read_deepspeed_config
 
 
 def resolved(deepspeed: dict | None = None, **changes) -> dict:

@@ -25,7 +25,8 @@ from data.manifest import Manifest, read_manifest
 from data.plan import batch_sizes
 from model.config import ModelConfig, from_dict
 from trainer.adaptation import adaptation_report
-from trainer.config import RunConfig, add_flags, read_deepspeed_config, resolve
+from trainer.config import RunConfig, add_flags, resolve
+from trainer.deepspeed_json import read_deepspeed_config
 from trainer.loop import train
 from trainer.runtime import run_ranks
 from trainer.setup import with_recorded_batch

@@ -117,9 +117,7 @@ def find_start(
     `found`. Raises InputError where there was a run and `resume` is "never", and where checkpoints
     are lost unless `restart_lost`: the old run is then set aside.
     """
-    if resume == "never" and (
-        found is not None or (run / "config.json").exists() or reached(run)
-    ):
+    if resume == "never" and (found is not None or (run / "config.json").exists() or reached(run)):
         raise InputError(
             f"--run {run}: there is a run already", "choose another folder, or --resume auto"
         )

@@ -13,7 +13,8 @@ from data.reserved import read_reservation, refuse_reserved
 from data.shards import verify_shard
 from model.config import ModelConfig
 from model.flops import training_flops
-from trainer.config import RunConfig, read_deepspeed_config
+from trainer.config import RunConfig
+from trainer.deepspeed_json import read_deepspeed_config
 from trainer.known import union_of_subjects
 from trainer.provenance import trained_subjects
 from trainer.runtime import Ranks, broadcast_object, together

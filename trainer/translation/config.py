@@ -157,8 +157,6 @@ def batch_sizes(config: TranslationConfig, settings: dict, world: int) -> tuple[
     the global batch is no multiple."""
     micro = config.micro_batch or settings.get("train_micro_batch_size_per_gpu", 8)
     accumulation = settings.get("gradient_accumulation_steps", 1)
-    if "auto" in (micro, accumulation):
-        micro, accumulation = config.micro_batch or 8, 1
     if config.global_batch:
         if config.micro_batch is None and config.global_batch < micro * world:
             micro = max(1, config.global_batch // world)

@@ -17,7 +17,7 @@ from data.errors import InputError
 from data.pairs import PairedMontage
 from trainer import lock, lost
 from trainer.agreement import check_agreement
-from trainer.config import read_deepspeed_config
+from trainer.deepspeed_json import read_deepspeed_config
 from trainer.provenance import ROOT, write_run_files
 from trainer.runtime import Ranks, broadcast_object, check_hostfile, start_ranks, together
 from trainer.stopping import ORPHANED
@@ -44,8 +44,8 @@ from trainer.translation.start import (
 FORMAT = "eeg2meg-run"
 # What a resume reads beside the checkpoint; best/ holds the scales of the signals.
 NEEDED = ("config.json", "best/model.safetensors", "best/preprocessor_config.json")
-MAY_CHANGE = {"restart_lost", "stop_at", "workers", "keep_last", "log_every", "figure_every", "resume", "patience",
-              "save_every"}  # fmt: skip
+MAY_CHANGE = {"restart_lost", "stop_at", "workers", "keep_last", "log_every", "figure_every",
+              "resume", "patience", "save_every"}  # fmt: skip
 
 
 def train(config: TranslationConfig) -> None:
@@ -148,7 +148,9 @@ def read_description(run: Path) -> dict:
         if found["format"] == FORMAT and {"run", "data", "machine", "start"} <= found.keys():
             return found
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error})", "restore it, or give another --run") from None
+        raise InputError(
+            f"{path}: damaged ({error})", "restore it, or give another --run"
+        ) from None
     except (KeyError, TypeError, AttributeError):
         pass
     raise InputError(f"--run {run}: not a run of trainer/eeg2meg.py", "give another --run")
