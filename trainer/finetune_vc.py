@@ -89,10 +89,11 @@ def settings(arguments: argparse.Namespace) -> tuple[RunConfig, ModelConfig]:
 def _steps(config: RunConfig, epochs: float) -> int:
     if not epochs > 0:
         raise InputError(f"--epochs {epochs}", "it must be > 0")
-    config = with_recorded_batch(config)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    config = with_recorded_batch(config, world)
     deepspeed = read_deepspeed_config(config.deepspeed_config)
     _, _, global_batch = batch_sizes(
-        int(os.environ.get("WORLD_SIZE", "1")),
+        world,
         config.micro_batch or deepspeed.get("train_micro_batch_size_per_gpu"),
         deepspeed.get("gradient_accumulation_steps"),
         config.global_batch,

@@ -124,7 +124,7 @@ def find_start(
     missing = [name for name in needs if not (run / name).exists()]
     if found is not None and not missing:
         lines = told_of_later(run, found, passed, name_of)
-        _say(run, passed)
+        say_passed_over(run, passed)
         for line in lines:
             print(f"resume: {line}", flush=True)
         return True
@@ -132,16 +132,17 @@ def find_start(
     if found is not None:
         lines = [f"{name_of(found)}: without {missing[0]}, which is gone, it is of no use"]
     if not lines:
-        _say(run, passed)
+        say_passed_over(run, passed)
         return False
     if not restart_lost:
         raise _lost_error(run, lines)
-    _say(run, passed)
+    say_passed_over(run, passed)
     print(f"{FLAG}: begins at step 0; the old run is kept in {set_aside(run)}", flush=True)
     return False
 
 
-def _say(run: Path, passed: Mapping[str, str]) -> None:
+def say_passed_over(run: Path, passed: Mapping[str, str]) -> None:
+    """Print why each of these checkpoints is not taken."""
     for name, why in sorted(passed.items()):
         print(f"checkpoint {checkpoint_folder(run) / name} is passed over: {why}", flush=True)
 

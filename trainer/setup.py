@@ -69,7 +69,7 @@ class Plan:
 def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
     """Check settings, shards and model against each other; InputError says what does not fit."""
     deepspeed = read_deepspeed_config(config.deepspeed_config)
-    config = with_recorded_batch(config)
+    config = with_recorded_batch(config, world)
     manifest = read_manifest(config.shards)
     refuse_reserved(manifest)
     if config.reserve:
@@ -122,11 +122,20 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
     )
 
 
-def with_recorded_batch(config: RunConfig) -> RunConfig:
-    """With `--elastic`, the global batch and the order of the data as the run has them."""
+def with_recorded_batch(config: RunConfig, world: int) -> RunConfig:
+    """With `--elastic`, the global batch and the order of the data as the run has them; InputError
+    where `world` ranks cannot share that batch."""
     if not (config.elastic and (Path(config.run) / "config.json").exists()):
         return config
     old = read_run_config(Path(config.run))
+    batch = old["global_batch"]
+    if config.global_batch is None and batch % world:
+        divisors = [str(n) for n in range(1, batch + 1) if batch % n == 0]
+        raise InputError(
+            f"--elastic: {config.run} takes {batch} windows a step, which {world} ranks cannot "
+            "share evenly",
+            f"start {', '.join(divisors[:-1])} or {divisors[-1]} ranks",
+        )
     return replace(
         config,
         global_batch=config.global_batch or old["global_batch"],

@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 
 from data.errors import InputError
+from data.files import hash_file
 from model.autoencoder import MaskedVAE
 from model.config import from_dict
-from trainer import checkpoint
+from trainer import checkpoint, lost
 
 FORMAT = "eeg-masked-vae"
 
@@ -26,13 +27,22 @@ def read_run_config(run: Path) -> dict:
     """config.json of a run folder."""
     path = run / "config.json"
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        lacking = [name for name in ("run", "model", "profile", "trained_on") if name not in found]
+        if found.get("format") == "eeg2meg-run":
+            raise InputError(
+                f"{run}: a run of trainer/eeg2meg.py, which holds no masked autoencoder",
+                "give a run folder of trainer/pretrain.py or trainer/finetune_vc.py",
+            )
+        if lacking:
+            raise ValueError(f"it lacks {lacking[0]}")
+        return found
     except FileNotFoundError:
         raise InputError(
             f"{run}: not a run folder (no config.json)",
             "give the --run folder of a training, or a converted .safetensors or .pt file",
         ) from None
-    except ValueError as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error})", "restore it, or train again") from None
 
 
@@ -54,10 +64,17 @@ def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
     DeepSpeed's files are pickles: only read checkpoints of your own.
     """
     config = read_run_config(run)
-    tags = checkpoint.complete_tags(run)
+    tags, passed = checkpoint.survey(run)
+    gone = lost.lost(run, passed, checkpoint.tag_of)
+    if not tags and gone:
+        lines = "".join(f"\n     {line}" for line in gone)
+        raise InputError(f"{run}: its checkpoints are lost:{lines}", "restore them from a copy")
     if not tags:
         raise InputError(f"{run}: no complete checkpoint", "train further, until one is saved")
     folder = checkpoint.checkpoint_folder(run)
+    lost.say_passed_over(run, passed)
+    if later := [step for step in lost.recorded(run) or [] if step > checkpoint.step_of(tags[-1])]:
+        print(f"{run}: its last checkpoint, of step {later[-1]}, is lost: this is {tags[-1]}")
     if problem := checkpoint.damaged(folder / tags[-1]):
         raise InputError(
             f"{folder / tags[-1]}: {problem}", "delete this folder, to take the checkpoint before"
@@ -96,6 +113,11 @@ def _read_json(path: Path) -> dict:
 def read_file(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """(state dict, description) of a converted file."""
     meta = _read_json(path)
+    if (wanted := meta.get("weights_sha256")) and path.is_file() and hash_file(path)[0] != wanted:
+        raise InputError(
+            f"{path}: not the weights that {path.with_suffix('.json').name} describes",
+            "one of the two was replaced or cut: convert the run again",
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -161,7 +161,8 @@ def check_world(folder: Path, world: int) -> None:
     if written != world:
         raise InputError(
             f"{folder} was written by {written} ranks, this run has {world}",
-            f"start {written} ranks, or begin a new run with another --run",
+            f"start {written} ranks (deepspeed --num_gpus {written} ...), or begin a new run with "
+            "another --run: translation has no --elastic",
         )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,10 +14,10 @@ import transformers
 
 from data.errors import InputError
 from data.pairs import PairedMontage
-from trainer import lock, lost
+from trainer import lock
 from trainer.agreement import check_agreement
 from trainer.deepspeed_json import read_deepspeed_config
-from trainer.provenance import ROOT, write_run_files
+from trainer.provenance import ROOT
 from trainer.runtime import Ranks, broadcast_object, check_hostfile, start_ranks, together
 from trainer.stopping import ORPHANED
 from trainer.translation.build import Fitted, build_model, fit
@@ -28,24 +27,15 @@ from trainer.translation.hf import Machine, TranslationTrainer, resolve_machine
 from trainer.translation.keeping import (
     best_of,
     best_step,
-    check_world,
-    last_complete,
-    name_of,
     out_of_patience,
-    read_history,
     step_of,
 )
 from trainer.translation.pieces import Collate
+from trainer.translation.resume import FORMAT, find_checkpoint, open_run
 from trainer.translation.start import (
     Data,
     open_data,
 )
-
-FORMAT = "eeg2meg-run"
-# What a resume reads beside the checkpoint; best/ holds the scales of the signals.
-NEEDED = ("config.json", "best/model.safetensors", "best/preprocessor_config.json")
-MAY_CHANGE = {"restart_lost", "stop_at", "workers", "keep_last", "log_every", "figure_every",
-              "resume", "patience", "save_every"}  # fmt: skip
 
 
 def train(config: TranslationConfig) -> None:
@@ -120,42 +110,6 @@ def pack(config: TranslationConfig, folder: Path) -> None:
         raise InputError(f"--simulated {config.simulated}: {done.stderr.strip()}")
 
 
-def find_checkpoint(config: TranslationConfig, ranks: Ranks) -> tuple[Path | None, tuple | None]:
-    """(newest whole checkpoint, (step, log)) of this run, decided by the first rank."""
-    found, history = None, None
-    with together(ranks):
-        if ranks.first:
-            run = Path(config.run)
-            if (run / "config.json").exists():
-                read_description(run)  # whether it is a run of this command
-            found, passed = last_complete(run)
-            goes_on = lost.find_start(
-                run, found and step_of(found), passed, name_of,
-                resume=config.resume, restart_lost=config.restart_lost, needs=NEEDED,
-            )  # fmt: skip
-            found = found if goes_on else None
-            if found is not None:
-                check_world(found, ranks.world)
-                history = read_history(found)
-    return broadcast_object((found, history), ranks)
-
-
-def read_description(run: Path) -> dict:
-    """config.json of a run of this command; InputError where it is damaged or another's."""
-    path = run / "config.json"
-    try:
-        found = json.loads(path.read_text())
-        if found["format"] == FORMAT and {"run", "data", "machine", "start"} <= found.keys():
-            return found
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: damaged ({error})", "restore it, or give another --run"
-        ) from None
-    except (KeyError, TypeError, AttributeError):
-        pass
-    raise InputError(f"--run {run}: not a run of trainer/eeg2meg.py", "give another --run")
-
-
 def describe(config: TranslationConfig, data: Data, machine: Machine, fitted: Fitted) -> dict:
     """What a run and its best weights say of themselves: JSON."""
     manifest = data.train.windows.manifest
@@ -171,30 +125,6 @@ def describe(config: TranslationConfig, data: Data, machine: Machine, fitted: Fi
         "pieces": {"training": len(data.train), "validation": len(data.validation)},
         "start": fitted.notes,
     }
-
-
-def open_run(config: TranslationConfig, description: dict, checkpoint: Path | None) -> None:
-    """Write a new run's files; refuse to continue a run as something else."""
-    run = Path(config.run)
-    if checkpoint is None:
-        write_run_files(run, description)
-        lost.record(run, [])
-        return
-    old = read_description(run)
-    for entry in fields(TranslationConfig):
-        if entry.name in MAY_CHANGE:
-            continue
-        before, now = old["run"].get(entry.name), description["run"][entry.name]
-        if (tuple(before) if isinstance(before, list) else before) != now:
-            raise InputError(
-                f"{run} was trained with --{entry.name} {before}, not {now}",
-                "give the old setting to go on with this run, or another --run for a new one",
-            )
-    if old["data"]["sha256"] != description["data"]["sha256"]:
-        raise InputError(
-            f"{run} was trained on other data than {description['data']['folder']}",
-            "give the old folder, or another --run",
-        )
 
 
 def finished(config: TranslationConfig, step: int, log: list[dict]) -> bool:
