@@ -14,6 +14,7 @@ from tiny import TINY_TRANSLATION, tiny_pairs, tiny_shards
 from data.errors import InputError
 from trainer import lost
 from trainer.checkpoint import survey, tag_of
+from trainer.weights import load_state
 
 slow = pytest.mark.slow
 PRETRAIN, FINETUNE, TRANSLATE = (
@@ -234,6 +235,19 @@ def test_partly_purged_checkpoints(shards, copy, what):
 
 
 @slow
+def test_weights_of_a_run_say_of_which_step_they_are(copy, capsys):
+    """Not silently those of an older checkpoint."""
+    _, meta = load_state(copy)
+    assert (meta["checkpoint"], meta["steps"]) == (tag_of(4), 4)
+    assert capsys.readouterr().out == f"{copy}: weights of step 4 of 8\n"
+    shutil.rmtree(copy / "checkpoints" / tag_of(4))
+    assert load_state(copy)[1]["steps"] == 2
+    told = capsys.readouterr().out
+    assert f"{copy}: its last checkpoint, of step 4, is lost" in told
+    assert "weights of step 2 of 8" in told
+
+
+@slow
 def test_a_job_that_was_killed_before_its_first_checkpoint_needs_no_human(shards, tmp_path):
     run = tmp_path / "run"
     words = [*TINY, *flags(run, shards, save_every=6, steps=6)]
@@ -261,7 +275,7 @@ def test_fine_tuning_over_damaged_checkpoints_needs_a_word(trained, tmp_path):
         victim.write_bytes(data)
     codes, output = start_ranks(2, FINETUNE, *words)
     refused(codes, output, "reached step 4", "CRC-32", "--restart_lost")
-    output = ranks(2, FINETUNE, *words, "--restart_lost")
+    ranks(2, FINETUNE, *words, "--restart_lost")
     assert (run / "before-1" / "adaptation" / "adaptation.json").exists()
     assert (run / "adaptation" / "adaptation.json").exists()
     assert sorted(p.name for p in (run / "checkpoints" / "before-1").glob("step*")) == [
@@ -295,6 +309,6 @@ def test_translation_over_lost_checkpoints_needs_a_word(tmp_path):
     assert "checkpoint-4 is gone" in output
     assert [line["step"] for line in metrics(run)] == list(range(1, 7))
     shutil.rmtree(run / "checkpoints")
-    output = python(TRANSLATE, *words, "--restart_lost")
+    python(TRANSLATE, *words, "--restart_lost")
     assert (run / "before-1" / "best" / "model.safetensors").exists()
     assert [line["step"] for line in metrics(run)] == list(range(1, 7))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -72,9 +73,12 @@ def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
     if not tags:
         raise InputError(f"{run}: no complete checkpoint", "train further, until one is saved")
     folder = checkpoint.checkpoint_folder(run)
-    lost.say_passed_over(run, passed)
-    if later := [step for step in lost.recorded(run) or [] if step > checkpoint.step_of(tags[-1])]:
-        print(f"{run}: its last checkpoint, of step {later[-1]}, is lost: this is {tags[-1]}")
+    step, planned = checkpoint.step_of(tags[-1]), config["run"].get("steps")
+    if os.environ.get("RANK", "0") == "0":
+        lost.say_passed_over(run, passed)
+        if later := [one for one in lost.recorded(run) or [] if one > step]:
+            print(f"{run}: its last checkpoint, of step {later[-1]}, is lost", flush=True)
+        print(f"{run}: weights of step {step} of {planned}", flush=True)
     if problem := checkpoint.damaged(folder / tags[-1]):
         raise InputError(
             f"{folder / tags[-1]}: {problem}", "delete this folder, to take the checkpoint before"
@@ -136,8 +140,9 @@ def load_state(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """(state dict, description) of a run folder or a converted file."""
     path = Path(path)
     if path.is_dir():
-        state, config, _ = run_state_dict(path)
-        return state, describe(config)
+        state, config, folder = run_state_dict(path)
+        found = {"checkpoint": folder.name, "steps": checkpoint.step_of(folder.name)}
+        return state, {**describe(config), **found}
     if path.suffix not in (".pt", ".safetensors"):
         raise InputError(f"{path}: no run folder, .safetensors or .pt file", "check the path")
     return read_file(path)
