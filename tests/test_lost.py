@@ -130,6 +130,10 @@ def test_an_older_checkpoint_that_is_gone_costs_nothing(tmp_path, capsys):
     assert begin(run) is True
     assert begin(run, restart_lost=True) is True, "there is one to go on from"
     assert capsys.readouterr().out == ""
+    (run / "metrics.jsonl").unlink()
+    assert begin(run) is True
+    told = capsys.readouterr().out
+    assert told == "resume: metrics.jsonl is gone: the log begins after step 6\n"
 
 
 def test_never_means_that_nothing_of_a_run_may_be_there(tmp_path):
@@ -260,12 +264,12 @@ def test_a_job_that_was_killed_before_its_first_checkpoint_needs_no_human(shards
 
 
 @slow
-def test_fine_tuning_over_damaged_checkpoints_needs_a_word(trained, tmp_path):
+def test_fine_tuning_over_damaged_checkpoints_needs_a_word(copy, tmp_path):
     vc = tiny_shards(
         tmp_path / "vc", samples=80, datasets={"VC": ("biosemi32", 16)}, train=(20,), held_out=4
     )
-    run = tmp_path / "run"
-    words = ["--init", trained, *flags(run, vc, steps=4), "--log_every", 1, "--workers", 0,
+    run = tmp_path / "vc_run"
+    words = ["--init", copy, *flags(run, vc, steps=4), "--log_every", 1, "--workers", 0,
              "--figure_every", 0, "--report_windows", 4]  # fmt: skip
     ranks(2, FINETUNE, *words)
     for folder in (run / "checkpoints").glob("step_*"):
@@ -281,6 +285,10 @@ def test_fine_tuning_over_damaged_checkpoints_needs_a_word(trained, tmp_path):
     assert sorted(p.name for p in (run / "checkpoints" / "before-1").glob("step*")) == [
         tag_of(2), tag_of(4)
     ]  # fmt: skip
+    # What it began from may be purged too: the weights are safe, the report says what it lacks.
+    shutil.rmtree(copy / "checkpoints")
+    codes, output = start_ranks(1, FINETUNE, *words, "--elastic")
+    refused(codes, output, "trained and saved, but has no report", "step_00000004: it is gone")
 
 
 @slow

@@ -21,13 +21,13 @@ CLIPPING = 1.0
 """The gradient norm for "auto", transformers' word for its own default, which is this."""
 # What DeepSpeed would read, and this trainer does itself or has no use for.
 REFUSED = {
-    "optimizer": "this trainer makes the optimizer: use --lr, --weight_decay, --betas",
-    "scheduler": "this trainer makes the schedule: use --lr, --warmup, --schedule",
+    "optimizer": "this trainer makes the optimizer: use --lr and --weight_decay",
+    "scheduler": "this trainer makes the schedule: use --lr and --warmup",
     "train_batch_size": f"give {MICRO}, or use --global_batch",
     "fp16": "only bf16 and fp32 are supported: fp16 overflows in the KL term",
     "bfloat16": 'write "bf16", its present name',
     "torch_autocast": 'use "bf16": {"enabled": true}',
-    "activation_checkpointing": "it has no effect on this model: use --recompute",
+    "activation_checkpointing": "it has no effect here: leave it out (pretraining has --recompute)",
     "dataloader_drop_last": "it has no effect: this trainer orders its data itself",
     "data_efficiency": "it has no effect: this trainer orders its data itself",
     "autotuning": "it has no effect: python trainer/largest.py finds the micro-batch",
@@ -63,7 +63,9 @@ def read_deepspeed_config(path: str) -> dict:
             raise InputError(f"{path}: {key}={value[key]!r}", f'write "{key}": {{...}}')
     _ask_deepspeed(path, value)
     if value.get("checkpoint", {}).get("load_universal"):
-        raise InputError(f"{path}: checkpoint.load_universal is set", "use --elastic")
+        raise InputError(
+            f"{path}: checkpoint.load_universal is set", "leave it out (pretraining has --elastic)"
+        )
     stage = value.get("zero_optimization", {}).get("stage", 0)
     accumulation = value.get("data_types", {}).get("grad_accum_dtype")
     if stage not in (1, 2, 3):
@@ -89,12 +91,12 @@ def _read(path: str) -> dict:
         value = json.loads(Path(path).read_text(), object_pairs_hook=unique)
     except FileNotFoundError:
         raise InputError(
-            f"--deepspeed_config {path}: no such file", "use e.g. ds_configs/zero2.json"
+            f"{path}: no such file", "give a DeepSpeed JSON, e.g. ds_configs/zero2.json"
         ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"--deepspeed_config {path}: {error}", "mend the JSON") from None
+        raise InputError(f"{path}: {error}", "mend the JSON") from None
     if not isinstance(value, dict):
-        raise InputError(f"--deepspeed_config {path}: not a JSON object", "mend the JSON")
+        raise InputError(f"{path}: not a JSON object", "mend the JSON")
     return value
 
 

@@ -111,7 +111,13 @@ def report_split(manifest: Manifest) -> str:
 def report(start: Start, windows: int) -> None:
     """Scores before and after, into RUN/adaptation/."""
     plan = start.plan
-    before, described = load_model(plan.config.init, need="encoder")
+    try:
+        before, described = load_model(plan.config.init, need="encoder")
+    except InputError as error:
+        raise InputError(
+            f"{plan.run} is trained and saved, but has no report of before and after: {error.what}",
+            "restore --init and start the same command again: it will only write the report",
+        ) from None
     if described["part"] == "encoder":
         print(f"{plan.config.init} holds no decoder: 'before' is its encoder with an untrained one")
     after, meta = load_model(plan.run)

@@ -125,6 +125,8 @@ def find_start(
     if found is not None and not missing:
         lines = told_of_later(run, found, passed, name_of)
         say_passed_over(run, passed)
+        if not (run / "metrics.jsonl").exists():
+            lines.append(f"metrics.jsonl is gone: the log begins after step {found}")
         for line in lines:
             print(f"resume: {line}", flush=True)
         return True
