@@ -245,7 +245,8 @@ def test_a_changed_setting_is_refused_on_resume(shards, straight, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(straight, run)
     output = ranks(2, PRETRAIN, *flags(shards, run, seed=1, steps=8), fails=True)
-    assert "another seed: 0 -> 1" in output
+    assert "another seed: 0, now 1" in output
+    assert "to go on with it give: --seed 0" in output
     output = ranks(2, PRETRAIN, *flags(shards, run), "--resume", "never", fails=True)
     assert "there is a run already" in output
     output = ranks(1, PRETRAIN, *flags(shards, run, steps=8), fails=True)
