@@ -1,9 +1,14 @@
 """Which channels of a recording are EEG, and where on the head they sit.
 
 A channel is used if it is typed EEG, is not named like something else, and has a position: the
-recording's own if it holds plausible ones, else by name from a built-in montage (the 10-05 system
-unless told). Template positions are about 1 cm off on a real head; that is the price of using the
-many files that carry names alone. Channels are never guessed by order.
+recording's own if it holds plausible ones, brought into the head frame (data/frames.py), else by
+name from a built-in montage (the 10-05 system unless told). Template positions are about 1 cm off
+on a real head; that is the price of using the many files that carry names alone. Channels are never
+guessed by order.
+
+At least half of the channels that seem to be EEG must have a place: where a handful of other names
+happen to be electrodes of the 10-05 system too, the file needs another montage. An electrode that
+is there twice, by its name or its place, is used once.
 """
 
 from __future__ import annotations
@@ -11,21 +16,22 @@ from __future__ import annotations
 import functools
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import mne
 import numpy as np
 
+from data.channel_names import is_other_than_eeg, keys_of, name_key, parse_labels
 from data.errors import InputError, did_you_mean
+from data.frames import NamesContradictPlaces, OwnPlaces, own_places, place_in_head
+from data.twins import LeftOut, each_once
 
 FEWEST = 4
 """An average reference over fewer channels is mostly the channels themselves."""
-NOT_EEG = re.compile(
-    r"(.*EOG.*|VEO[UL]?|HEO[LR]?|.*ECG.*|.*EKG.*|.*EMG.*|M1|M2|A1|A2|EXG\d*|ERG\d*|GSR\d*|EDA|RESP\w*"
-    r"|PLET\w*|PPG|TEMP|STATUS|STI\w*|TRIG\w*|MARKER\w*|PHOTO\w*|ERGO.*|ACC[_-]?[XYZ]|NZ|LPA|RPA)",
-    re.IGNORECASE,
-)
+LEAST_PLACED = 0.5
+"""Of the channels that seem to be EEG: with fewer in a known place, the names mean others."""
 TEMPLATE = next(
     name
     for name in ("colin27_1005", "standard_1005")  # MNE's new and old name of the same places
@@ -52,7 +58,7 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
     """Choose the EEG channels of `info`; `where` names the file in messages.
 
     `montage` (a built-in name or a file MNE reads as one) overrides the recording's positions.
-    Raises InputError where fewer than FEWEST channels have a position.
+    Raises InputError where fewer than FEWEST of them, or than half, have a position.
     """
     types = info.get_channel_types()
     typed = [index for index, kind in enumerate(types) if kind == "eeg"]
@@ -62,21 +68,29 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
             f"{where}: no channel is typed EEG (the types are {kinds})",
             "set the channels' types in the file, or in a BIDS channels.tsv beside it",
         )
-    names = {index: plain_name(info["ch_names"][index]) for index in typed}
+    parsed = dict(zip(typed, parse_labels([info["ch_names"][i] for i in typed]), strict=True))
+    names = {index: label.name for index, label in parsed.items()}
     letters = _letter_labels(set(names.values()))
-    left_out, candidates = {}, []
+    left_out = LeftOut(info, names)
+    candidates = []
     for index in typed:
         # BioSemi's A1 and A2 are scalp electrodes, elsewhere they are ears.
-        if NOT_EEG.fullmatch(names[index]) and not (
+        if is_other_than_eeg(names[index]) and not (
             letters is not None and names[index] in ("A1", "A2")
         ):
-            left_out[names[index]] = "not EEG by its name"
+            left_out.add(index, "not EEG by its name")
         else:
             candidates.append(index)
 
-    own = _own_positions(info, candidates)
-    if montage is None and len(own) >= max(FEWEST, len(candidates) / 2):
-        places, labels, source = own, dict(names), "the recording"
+    own = OwnPlaces({})
+    if montage is None:
+        known = {} if letters == "" else template_positions(letters or TEMPLATE)
+        own = own_places(info, names, candidates, known, where)
+    if len(own.places) >= max(FEWEST, LEAST_PLACED * len(candidates)):
+        places, labels = own.places, dict(names) | own.labels
+        source = "the recording" + f", {own.handling}" * bool(own.handling)
+        for index in own.wrong:
+            left_out.add(index, "its place contradicts its name")
     else:
         if montage is None:
             montage = TEMPLATE if letters is None else letters
@@ -85,61 +99,95 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
         if letters == "" and montage in BIOSEMI.values():
             lookup = {index: _biosemi_of_16(name) for index, name in names.items()}
             source += ", labels counted on in groups of 16"
-        template = template_positions(montage) if montage else {}
-        found = {index: template.get(lookup[index].lower()) for index in candidates}
+        moved = _montage_places(montage)[1] if montage else ""
+        if moved:
+            source += f", {moved}"
+            warnings.warn(f"montage={Path(montage).name}: {moved}", stacklevel=2)
+        found = {index: _place_of(lookup[index], montage) for index in candidates}
         places = {index: entry[1] for index, entry in found.items() if entry}
         labels = {index: entry[0] for index, entry in found.items() if entry}
     for index in candidates:
-        if index not in places:
-            left_out[names[index]] = "no position"
-    picks = [index for index in candidates if index in places]
-    if len(picks) < FEWEST:
-        shown = ", ".join(names[index] for index in candidates[:12])
-        raise InputError(
-            f"{where}: {len(picks)} of {len(candidates)} EEG channels have a known position "
-            f"(channels: {shown}{' ...' if len(candidates) > 12 else ''})",
-            "name a montage with montage=, e.g. montage=biosemi128, montage=GSN-HydroCel-128 or "
-            "montage=/path/to/positions.elc; MNE's built-in ones are listed by "
-            'python -c "import mne; print(mne.channels.get_builtin_montages())"',
-        )
+        if parsed[index].minus:
+            places.pop(index, None)
+            left_out.add(index, "the difference of two electrodes")
+        elif index not in places and index not in own.wrong:
+            left_out.add(index, "no position")
+    if len(places) < max(FEWEST, LEAST_PLACED * len(candidates)):
+        raise _too_few_placed(where, len(places), [names[index] for index in candidates])
+    picks = each_once(info, candidates, places, parsed, left_out)
     return Chosen(
         picks,
         [labels[index] for index in picks],
         np.array([places[index] for index in picks]),
-        left_out,
+        left_out.reasons,
         source,
     )
 
 
-def plain_name(name: str) -> str:
-    """'Fc5.' -> 'Fc5', 'EEG FP1-REF' -> 'FP1'; 'EEG 001' stays."""
-    text = name.strip().strip(".").strip()
-    match = re.fullmatch(
-        r"EEG[ _:-]*([A-Za-z]+\d*[A-Za-z]?)(?:[-_ ](?:REF|LE|AVG|AR|M1|M2))?", text
+def _too_few_placed(where: str, placed: int, names: list[str]) -> InputError:
+    shown = ", ".join(names[:12]) + " ..." * (len(names) > 12)
+    least = max(FEWEST, -(-len(names) // 2))
+    return InputError(
+        f"{where}: {placed} of {len(names)} EEG channels have a known position, at least {least} "
+        f"must (channels: {shown})",
+        "name a montage with montage=, e.g. montage=biosemi128, montage=GSN-HydroCel-128 or "
+        "montage=/path/to/positions.elc; MNE's built-in ones are listed by "
+        'python -c "import mne; print(mne.channels.get_builtin_montages())". Channels that are no '
+        "EEG are told by their type in a BIDS channels.tsv beside the file",
     )
-    return match[1] if match else re.sub(r"-(REF|LE|AVG|AR)$", "", text, flags=re.IGNORECASE)
+
+
+def _place_of(label: str, montage: str) -> tuple[str, tuple[float, float, float]] | None:
+    """(name, position) of a label in a montage ("": none), also by its older or newer name."""
+    template = template_positions(montage) if montage else {}
+    return next((template[key] for key in keys_of(label) if key in template), None)
+
+
+def template_positions(montage: str) -> dict[str, tuple[str, tuple[float, float, float]]]:
+    """`name_key` -> (name, position in metres in MNE's head frame) of a montage.
+
+    `montage` is built into MNE or is a file that mne.channels.read_custom_montage reads, whose
+    places are brought into the head frame (data/frames.py).
+    """
+    return _montage_places(montage)[0]
 
 
 @functools.lru_cache(maxsize=8)
-def template_positions(montage: str) -> dict[str, tuple[str, tuple[float, float, float]]]:
-    """Lower-case name -> (name, position in metres in MNE's head frame) of a montage.
-
-    `montage` is built into MNE or is a file that mne.channels.read_custom_montage reads.
-    """
+def _montage_places(montage: str) -> tuple[dict[str, tuple[str, tuple]], str]:
+    """As `template_positions`, and what was done to bring a file's places into the head frame."""
+    built_in = True
     try:
         # Asked by trying: MNE also knows names that its list of montages leaves out.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             dig = mne.channels.make_standard_montage(montage)
     except ValueError:
-        dig = _montage_file(montage)
+        dig, built_in = _montage_file(montage), False
     info = mne.create_info(list(dig.ch_names), 1.0, "eeg")
     info.set_montage(dig, verbose="error")
-    return {
-        channel["ch_name"].lower(): (channel["ch_name"], tuple(map(float, channel["loc"][:3])))
+    found = {
+        channel["ch_name"]: tuple(map(float, channel["loc"][:3]))
         for channel in info["chs"]
         if np.isfinite(channel["loc"][:3]).all()
     }
+    handling = ""
+    if not built_in and found:
+        template = {name: place for name, (_, place) in template_positions(TEMPLATE).items()}
+        placed = None
+        try:
+            placed = place_in_head(list(found), np.array(list(found.values())), template, False)
+            reason = "its places are not those of electrodes on one head"
+        except NamesContradictPlaces as error:
+            reason = str(error)
+        if placed is None:
+            raise InputError(f"montage={montage}: {reason}", "correct the file, or give another")
+        handling = placed.handling
+        found = {
+            name: tuple(map(float, place))
+            for row, (name, place) in enumerate(zip(found, placed.positions_m, strict=True))
+            if row not in placed.wrong
+        }
+    return {name_key(name): (name, place) for name, place in found.items()}, handling
 
 
 def _montage_file(montage: str) -> mne.channels.DigMontage:
@@ -159,28 +207,22 @@ def _montage_file(montage: str) -> mne.channels.DigMontage:
 
 
 def positions_of(names: list[str], montage: str, where: str) -> np.ndarray:
-    """Positions `[C, 3]` of `names` in a montage; InputError names those it lacks."""
-    template = template_positions(montage)
-    missing = [name for name in names if name.lower() not in template]
+    """Positions `[C, 3]` of `names` in a montage; InputError for those it lacks, or twice."""
+    found = {name: _place_of(name, montage) for name in names}
+    missing = [name for name, entry in found.items() if entry is None]
     if missing:
         raise InputError(
             f"{where}: {montage} has no position for {', '.join(missing[:12])}",
             "check the names, or give another montage with montage=",
         )
-    return np.array([template[name.lower()][1] for name in names])
-
-
-def _own_positions(info: mne.Info, picks: list[int]) -> dict[int, np.ndarray]:
-    """The recording's positions, where they look like electrodes on one head."""
-    places = {index: info["chs"][index]["loc"][:3] for index in picks}
-    places = {i: p for i, p in places.items() if np.isfinite(p).all() and np.any(p != 0)}
-    if places:
-        radii = np.linalg.norm(list(places.values()), axis=1)
-        distinct = len({tuple(np.round(place, 4)) for place in places.values()})
-        # Files in millimetres, or with one place for all, hold numbers but no positions.
-        if not 0.04 < np.median(radii) < 0.2 or distinct < 0.9 * len(places):
-            return {}
-    return places
+    count = Counter(found[name][1] for name in names)
+    twice = [name for name in names if count[found[name][1]] > 1]
+    if twice:
+        raise InputError(
+            f"{where}: one electrode has two names or is named twice: {', '.join(twice[:12])}",
+            "name each channel once",
+        )
+    return np.array([found[name][1] for name in names])
 
 
 def _letter_labels(names: set[str]) -> str | None:

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +27,7 @@ from data.files import dump_json, write_atomic
 from data.parts import Part, incomplete
 from data.profiles import Profile
 from data.recordings import Recording, Windows, make_windows
+from data.remarks import kept_warnings, tidy, without_folders
 from data.sources import WorkItem
 from data.workers import RESUME, in_workers
 
@@ -120,7 +120,9 @@ def process_item(job: Job) -> tuple[float, int]:
     try:
         for recording in _load(job, skipped):
             with _skipping(job, skipped, recording.id):
-                windows = make_windows(recording, job.profile)
+                with kept_warnings(recording.remarks):
+                    windows = make_windows(recording, job.profile)
+                windows.info["remarks"] = tidy(recording.remarks)
                 name = f"{job.item.key}.{len(recordings)}.npy"
                 entry = {
                     "id": recording.id,
@@ -128,6 +130,8 @@ def process_item(job: Job) -> tuple[float, int]:
                     "subject": recording.subject,
                     "session": recording.session,
                     "run": recording.run,
+                    "label": recording.label,
+                    "labels": recording.labels,
                 }
                 size = _write_array(job.folder / name, windows.data)
                 entry |= {"file": name, "bytes": size} | _describe(windows)
@@ -229,20 +233,16 @@ def remove_partials(jobs: list[Job]) -> None:
             path.unlink(missing_ok=True)
 
 
-def without_folders(text: str) -> str:
-    """`text` with absolute paths cut to their last part: a manifest must not name a machine."""
-    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", text)
-
-
 def _load(job: Job, skipped: list[dict]) -> Iterator[Recording]:
     """The item's recordings; with `skip_bad`, one that cannot be read ends the item."""
     recordings = iter(job.item.load())
     while True:
-        recording = None
-        with _skipping(job, skipped, job.item.key):
+        recording, warned = None, []
+        with _skipping(job, skipped, job.item.key), kept_warnings(warned):
             recording = next(recordings, None)
         if recording is None:
             return
+        recording.remarks += warned
         yield recording
 
 
@@ -266,6 +266,7 @@ def _describe(windows: Windows) -> dict:
         "channels": list(windows.channels),
         "positions_m": np.asarray(windows.positions_m, dtype=np.float64).tolist(),
         "info": windows.info,
+        **({"amplitudes": windows.amplitudes} if windows.amplitudes else {}),
     }
 
 

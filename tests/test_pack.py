@@ -21,9 +21,10 @@ from data.diskspace import Need
 from data.errors import InputError
 from data.manifest import read_manifest
 from data.pack import main
-from data.packing import locked, make_jobs, read_record, run_jobs, without_folders
+from data.packing import locked, make_jobs, read_record, run_jobs
 from data.profiles import get_profile
 from data.recipe import ORIGINAL, read_recipe
+from data.remarks import without_folders
 from data.shards import ShardReader, verify_shard
 from data.simulate_vc import main as simulate_vc_main
 from data.sources import list_items, parse_spec

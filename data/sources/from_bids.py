@@ -26,10 +26,17 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
+from data.sources.channels_table import (
+    apply_types_and_bads,
+    read_rows,
+    rows_of_channels,
+    same_spelling,
+)
+from data.sources.file_units import same_units
 from data.sources.from_raw import BREAKS, is_part_of_another
 from data.sources.integrity import companions
 from data.sources.moabb_names import quiet
-from data.sources.opening import read_raw
+from data.sources.opening import read_raw_and_factors
 from data.sources.selection import file_signature, select_subjects
 
 FORMATS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
@@ -51,6 +58,7 @@ class BidsItem:
     mains_hz: float | None
     split: str
     meg: MegOptions | None = None
+    unit: str | None = None
 
     @property
     def key(self) -> str:
@@ -65,6 +73,7 @@ class BidsItem:
             "events": self.events,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
+            "unit": self.unit,
             "meg": asdict(self.meg) if self.meg else None,
         }
 
@@ -79,7 +88,7 @@ class BidsItem:
         return found
 
     def load(self) -> Iterator[Recording]:
-        raw = read_bids(self.path, self.root)
+        raw = read_bids(self.path, self.root, self.unit)
         yield Recording(
             dataset=self.dataset,
             subject=self.subject,
@@ -125,6 +134,7 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
             mains_hz=spec.mains(),
             split=spec.split,
             meg=spec.meg_options(profile),
+            unit=spec.unit(),
         )
         for path in paths
     ]
@@ -136,23 +146,34 @@ def bids_path(path: Path, root: Path) -> mne_bids.BIDSPath:
     return found.update(root=root)
 
 
-def read_bids(path: Path, root: Path) -> mne.io.BaseRaw:
-    """Open a recording with its sidecars applied, not loading its signal.
+def read_bids(path: Path, root: Path, unit: str | None = None) -> mne.io.BaseRaw:
+    """Open a recording with its sidecars applied, not loading its signal; `unit`: of its EEG.
 
-    Raises InputError where it is truncated or unreadable, or its channels.tsv names others.
+    Raises InputError where it is torn or unreadable, or its channels.tsv names others.
     """
-    plain = read_raw(path)  # says whether it is whole; its own annotations
+    # Says whether it is whole; its own annotations, bad channels and units.
+    plain, factors = read_raw_and_factors(path, unit)
+    described = bids_path(path, root)
+    sidecar = described.find_matching_sidecar("channels", ".tsv", on_error="ignore")
+    rows = read_rows(Path(sidecar)) if sidecar else []
+    # mne-bids refuses names of another spelling or order, which say the same here.
+    on_mismatch = "warn" if same_spelling(rows, plain) else "raise"
     with quiet():
         try:
-            raw = mne_bids.read_raw_bids(bids_path(path, root), verbose="error")
+            raw = mne_bids.read_raw_bids(described, on_ch_mismatch=on_mismatch, verbose="error")
         except Exception as error:  # mne-bids checks much, in many ways
             raise InputError(
                 f"{path}: mne-bids cannot read it ({type(error).__name__}: {str(error)[:300]})",
                 "mend the sidecar that the message is about, or take the file with raw:, which "
                 "needs no sidecars",
             ) from error
+    if rows:
+        apply_types_and_bads(raw, rows_of_channels(rows, raw, Path(sidecar)))
+    marked = {*raw.info["bads"], *plain.info["bads"]}
+    raw.info["bads"] = [name for name in raw.ch_names if name in marked]
     if "eeg" not in raw.get_channel_types():
         raise InputError(f"{path}: no channel is EEG", "leave it out with subjects= or tasks=")
+    same_units(raw, plain, factors)
     events, own = _annotations(raw), _annotations(plain)
     own = [entry for entry in own if entry[2].lower().startswith(BREAKS) and entry not in events]
     if own:

@@ -50,6 +50,7 @@ class RawItem:
     mains_hz: float | None
     split: str
     meg: MegOptions | None = None
+    unit: str | None = None
 
     @property
     def key(self) -> str:
@@ -67,11 +68,12 @@ class RawItem:
             "events": self.events,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
+            "unit": self.unit,
             "meg": asdict(self.meg) if self.meg else None,
         }
 
     def load(self) -> Iterator[Recording]:
-        raw = read_raw(self.path)
+        raw = read_raw(self.path, self.unit)
         yield Recording(
             dataset=self.dataset,
             subject=self.subject,
@@ -128,6 +130,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
                 spec.mains(),
                 spec.split,
                 spec.meg_options(profile),
+                spec.unit(),
             )
         )
     return items
