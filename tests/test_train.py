@@ -250,7 +250,8 @@ def test_a_changed_setting_is_refused_on_resume(shards, straight, tmp_path):
     output = ranks(2, PRETRAIN, *flags(shards, run), "--resume", "never", fails=True)
     assert "there is a run already" in output
     output = ranks(1, PRETRAIN, *flags(shards, run, steps=8), fails=True)
-    assert "was written by 2 ranks" in output
+    assert "its checkpoint was written by 2, this run has 1" in output
+    assert "--elastic to convert it for 1" in output
 
 
 def test_a_mistake_of_one_rank_before_there_is_a_group_is_told(shards, tmp_path):
