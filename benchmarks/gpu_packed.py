@@ -68,10 +68,15 @@ def run_packed(stack: Stack, parts_BLD: list[torch.Tensor]) -> list[torch.Tensor
 
 
 def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -> Losses:
-    """What `model(parts, beta, seed)` gives, for a model without a baseline, with its two stacks
+    """What `model(parts, beta, seed)` gives, for a model of the classic form, with its two stacks
     run once for all parts together."""
-    if model.config.baseline != "none" or model.config.spectral_weight:
-        raise ValueError("packing is written for models with baseline=none, spectral_weight=0")
+    config = model.config
+    plain = config.baseline == "none" and config.decoder_input == "latent"
+    if not plain or config.spectral_weight or config.visible_weight:
+        raise ValueError(
+            "packing is written for baseline=none, decoder_input=latent, no spectral_weight and "
+            "no visible_weight"
+        )
     encoder, decoder = model.encoder, model.decoder
     dtype = encoder.embed.weight.dtype
     prepared = []

@@ -25,6 +25,7 @@ from data.diskspace import disk_full, is_full, require_free
 from data.errors import InputError
 from data.manifest import SPLITS, Montage, ShardEntry, montage_id
 from data.sensors import MegSensors
+from data.session_scale import by_session
 from data.workers import in_workers
 from data.writing import Group, Row, ShardJob, close_files, sample_bytes, write_one
 
@@ -42,6 +43,12 @@ class Source:
     file: Path
     metas: list[dict]
     meg_file: Path | None = None
+    label: str | None = None
+    """Of the whole recording."""
+    rows: list[int] | None = None
+    """The rows of `file` that `metas` are about; None: all, in order."""
+    gain: float | None = None
+    clip: float = 0.0
 
 
 def collect(
@@ -52,11 +59,11 @@ def collect(
     `splits`: of each record; None for one without windows. Raises InputError for two recordings
     with one name, or no window at all.
     """
-    entries = [
-        (entry["id"], entry, split)
-        for record, split in zip(records, splits, strict=True)
-        for entry in record["recordings"]
+    of_split = [
+        split for record, split in zip(records, splits, strict=True) for _ in record["recordings"]
     ]
+    found = by_session(entry for record in records for entry in record["recordings"])
+    entries = [(entry["id"], entry, split) for entry, split in zip(found, of_split, strict=True)]
     entries.sort(key=itemgetter(0))
     recordings, montages, groups = [], {}, {}
     for index, (name, entry, split) in enumerate(entries):
@@ -69,12 +76,17 @@ def collect(
         meg = MegSensors.checked(entry["meg"]) if "meg" in entry else None
         montage = montage_id(entry["channels"], positions, meg)
         montages.setdefault(montage, Montage(tuple(entry["channels"]), positions, meg))
+        label = entry["label"]
         if entry["meta"]:
             group = Group(entry["dataset"], split, montage, entry["shape"][1])
             meg_file = folder / entry["meg"]["file"] if meg else None
-            source = Source(index, name, folder / entry["file"], entry["meta"], meg_file)
+            source = Source(
+                index, name, folder / entry["file"], entry["meta"], meg_file, label,
+                entry.get("rows"), entry.get("gain"), entry.get("clip", 0.0),
+            )  # fmt: skip
             groups.setdefault(group, []).append(source)
         own = {k: entry[k] for k in ("id", "dataset", "subject", "session", "run", "windows")}
+        own |= {k: entry[k] for k in ("label", "labels") if entry[k]}
         recordings.append(entry["info"] | own | {"montage": montage, "split": split})
     if not groups:
         raise InputError(
@@ -154,8 +166,11 @@ def _rows(sources: list[Source], places: np.ndarray) -> list[Row]:
         number = bisect_right(starts, place) - 1
         source, row = sources[number], place - starts[number]
         meta = source.metas[row] | {"recording": source.recording}
+        if source.label is not None:
+            meta.setdefault("label", source.label)
+        row = row if source.rows is None else source.rows[row]
         key = f"r{source.index:06d}w{row:06d}"
-        rows.append(Row(key, source.file, row, meta, source.meg_file))
+        rows.append(Row(key, source.file, row, meta, source.meg_file, source.gain, source.clip))
     return rows
 
 

@@ -1,9 +1,10 @@
 """Which channels of a recording are EEG, and where on the head they sit.
 
 A channel is used if it is typed EEG, is not named like something else, and has a position: the
-recording's own if it holds plausible ones, else by name from a built-in montage (the 10-05 system
-unless told). Template positions are about 1 cm off on a real head; that is the price of using the
-many files that carry names alone. Channels are never guessed by order.
+recording's own if it holds plausible ones, brought into the head frame (data/frames.py), else by
+name from a built-in montage (the 10-05 system unless told). Template positions are about 1 cm off
+on a real head; that is the price of using the many files that carry names alone. Channels are never
+guessed by order.
 
 At least half of the channels that seem to be EEG must have a place: where a handful of other names
 happen to be electrodes of the 10-05 system too, the file needs another montage. An electrode that
@@ -24,6 +25,7 @@ import numpy as np
 
 from data.channel_names import is_other_than_eeg, keys_of, name_key, parse_labels
 from data.errors import InputError, did_you_mean
+from data.frames import NamesContradictPlaces, OwnPlaces, own_places, place_in_head
 from data.twins import LeftOut, each_once
 
 FEWEST = 4
@@ -80,9 +82,15 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
         else:
             candidates.append(index)
 
-    own = _own_positions(info, candidates)
-    if montage is None and len(own) >= max(FEWEST, LEAST_PLACED * len(candidates)):
-        places, labels, source = own, dict(names), "the recording"
+    own = OwnPlaces({})
+    if montage is None:
+        known = {} if letters == "" else template_positions(letters or TEMPLATE)
+        own = own_places(info, names, candidates, known, where)
+    if len(own.places) >= max(FEWEST, LEAST_PLACED * len(candidates)):
+        places, labels = own.places, dict(names) | own.labels
+        source = "the recording" + f", {own.handling}" * bool(own.handling)
+        for index in own.wrong:
+            left_out.add(index, "its place contradicts its name")
     else:
         if montage is None:
             montage = TEMPLATE if letters is None else letters
@@ -91,6 +99,10 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
         if letters == "" and montage in BIOSEMI.values():
             lookup = {index: _biosemi_of_16(name) for index, name in names.items()}
             source += ", labels counted on in groups of 16"
+        moved = _montage_places(montage)[1] if montage else ""
+        if moved:
+            source += f", {moved}"
+            warnings.warn(f"montage={Path(montage).name}: {moved}", stacklevel=2)
         found = {index: _place_of(lookup[index], montage) for index in candidates}
         places = {index: entry[1] for index, entry in found.items() if entry}
         labels = {index: entry[0] for index, entry in found.items() if entry}
@@ -98,7 +110,7 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
         if parsed[index].minus:
             places.pop(index, None)
             left_out.add(index, "the difference of two electrodes")
-        elif index not in places:
+        elif index not in places and index not in own.wrong:
             left_out.add(index, "no position")
     if len(places) < max(FEWEST, LEAST_PLACED * len(candidates)):
         raise _too_few_placed(where, len(places), [names[index] for index in candidates])
@@ -131,26 +143,51 @@ def _place_of(label: str, montage: str) -> tuple[str, tuple[float, float, float]
     return next((template[key] for key in keys_of(label) if key in template), None)
 
 
-@functools.lru_cache(maxsize=8)
 def template_positions(montage: str) -> dict[str, tuple[str, tuple[float, float, float]]]:
     """`name_key` -> (name, position in metres in MNE's head frame) of a montage.
 
-    `montage` is built into MNE or is a file that mne.channels.read_custom_montage reads.
+    `montage` is built into MNE or is a file that mne.channels.read_custom_montage reads, whose
+    places are brought into the head frame (data/frames.py).
     """
+    return _montage_places(montage)[0]
+
+
+@functools.lru_cache(maxsize=8)
+def _montage_places(montage: str) -> tuple[dict[str, tuple[str, tuple]], str]:
+    """As `template_positions`, and what was done to bring a file's places into the head frame."""
+    built_in = True
     try:
         # Asked by trying: MNE also knows names that its list of montages leaves out.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             dig = mne.channels.make_standard_montage(montage)
     except ValueError:
-        dig = _montage_file(montage)
+        dig, built_in = _montage_file(montage), False
     info = mne.create_info(list(dig.ch_names), 1.0, "eeg")
     info.set_montage(dig, verbose="error")
-    return {
-        name_key(channel["ch_name"]): (channel["ch_name"], tuple(map(float, channel["loc"][:3])))
+    found = {
+        channel["ch_name"]: tuple(map(float, channel["loc"][:3]))
         for channel in info["chs"]
         if np.isfinite(channel["loc"][:3]).all()
     }
+    handling = ""
+    if not built_in and found:
+        template = {name: place for name, (_, place) in template_positions(TEMPLATE).items()}
+        placed = None
+        try:
+            placed = place_in_head(list(found), np.array(list(found.values())), template, False)
+            reason = "its places are not those of electrodes on one head"
+        except NamesContradictPlaces as error:
+            reason = str(error)
+        if placed is None:
+            raise InputError(f"montage={montage}: {reason}", "correct the file, or give another")
+        handling = placed.handling
+        found = {
+            name: tuple(map(float, place))
+            for row, (name, place) in enumerate(zip(found, placed.positions_m, strict=True))
+            if row not in placed.wrong
+        }
+    return {name_key(name): (name, place) for name, place in found.items()}, handling
 
 
 def _montage_file(montage: str) -> mne.channels.DigMontage:
@@ -186,19 +223,6 @@ def positions_of(names: list[str], montage: str, where: str) -> np.ndarray:
             "name each channel once",
         )
     return np.array([found[name][1] for name in names])
-
-
-def _own_positions(info: mne.Info, picks: list[int]) -> dict[int, np.ndarray]:
-    """The recording's positions, where they look like electrodes on one head."""
-    places = {index: info["chs"][index]["loc"][:3] for index in picks}
-    places = {i: p for i, p in places.items() if np.isfinite(p).all() and np.any(p != 0)}
-    if places:
-        radii = np.linalg.norm(list(places.values()), axis=1)
-        distinct = len({tuple(np.round(place, 4)) for place in places.values()})
-        # Files in millimetres, or with one place for all, hold numbers but no positions.
-        if not 0.04 < np.median(radii) < 0.2 or distinct < 0.9 * len(places):
-            return {}
-    return places
 
 
 def _letter_labels(names: set[str]) -> str | None:

@@ -2,7 +2,8 @@
 
 Continuous windows lie on a grid without overlap that starts anew after each BAD stretch; event
 windows start `event_tmin_s` from each event, rounded to the nearest sample. One robust scale for
-the whole recording keeps the differences between channels and between moments.
+the whole recording keeps the differences between channels and between moments; one by session also
+those between recordings (data/session_scale.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from data.bad_channels import robust_amplitude, spread
 from data.profiles import Profile
 from data.recordings import Event
 from data.scratch import scratch_array
+from data.session_scale import LARGEST
 
 MOST_SAMPLES = 250_000
 """The scale is the median of about this many samples, at evenly spread times: 0.2 % precise."""
@@ -93,17 +95,22 @@ class WindowCutter:
         """1.4826 x median |x| over all channels and windows, or None where there are none."""
         if not self._places:
             return None
+        return float(robust_amplitude(self.sample()))
+
+    def sample(self) -> np.ndarray:
+        """float32 `[n]`: what the scale is the robust amplitude of."""
         # Times, not single samples: the reference needs all channels of a time.
         times = len(self._places) * self.length
         step = max(1, times * len(self.channels) // MOST_SAMPLES)
-        samples = [
+        parts = [
             self._window(part, first, step, int(spread(number) * min(step, self.length))).ravel()
             for number, (part, first) in enumerate(self._places)
         ]
-        return float(robust_amplitude(np.concatenate(samples)))
+        return np.concatenate(parts)
 
     def finish(self, scale: float | None) -> tuple[np.ndarray, list[dict]]:
-        """float16 `[n, C, T]` in units of `scale`, clipped, and the meta of each window."""
+        """float16 `[n, C, T]` in units of `scale`, clipped, and the meta of each window. With a
+        scale by session the windows are not clipped yet, and none is dropped for it."""
         for number, event in enumerate(self.events or ()):
             if number not in self._used:
                 self._drop(self._why_unused(event))
@@ -111,14 +118,15 @@ class WindowCutter:
             self._drop("recording without events")
         if not self._places and not self.dropped:
             self._drop("recording shorter than a window")
-        clip, count = np.float32(self.profile.clip), 0
+        whole = self.profile.scale == "session"
+        clip, count = np.float32(LARGEST if whole else self.profile.clip), 0
         data = scratch_array((len(self._places), len(self.channels), self.length), np.float16)
         meta = []
         for number, (place, record) in enumerate(zip(self._places, self._meta, strict=True)):
             window = self._window(*place)
             window /= np.float32(scale)
             clipped = np.clip(window, -clip, clip)
-            if self._saturated(number, clipped):
+            if not whole and self._saturated(number, clipped):
                 self._drop("saturated")
                 continue
             data[count] = clipped

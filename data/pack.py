@@ -43,15 +43,17 @@ from data.parts import (
     refuse_other_settings,
     write_note,
 )
-from data.profiles import PROFILES, Profile, get_profile
+from data.profiles import PROFILES, SCALES, Profile, get_profile
 from data.recipe import ORIGINAL, Recipe, check, read_recipe, withhold
 from data.shards import ShardReader
 from data.sources import KINDS, PAIRED, Spec, parse_spec
 from data.split import FRACTIONS, Wish, assign_splits
-from data.summary import summarise
+from data.summary import SCALE_TEXTS, summarise
 
 DEFAULT_OUT = Path("shards/pretrain")
 PACKING = ".packing"
+OVER_RECIPE = ("profile", "window_s", "scale", "seed", "shard_mb")
+"""Flags that are settings of a recipe."""
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -71,6 +73,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--profile", help=f"preprocessing: {', '.join(PROFILES)} (default); those called eeg2meg "
         "keep MEG beside the EEG")  # fmt: skip
     add("--window_s", type=float, metavar="S", help="length of continuous windows in seconds")
+    add("--scale", choices=SCALES, help="one robust scale for each recording (default), or one "
+        "for all of a person's session, which keeps how their amplitudes differ")  # fmt: skip
     add("--workers", type=int, metavar="N", help="worker processes (one per core)")
     add("--seed", type=int, metavar="N", help="seed of the split and of the order of windows (0)")
     add("--shard_mb", type=float, metavar="M", help="size of a shard in megabytes (256)")
@@ -87,7 +91,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     recipe = resolve(args)
-    profile = get_profile(recipe.profile, recipe.window_s)
+    profile = get_profile(recipe.profile, recipe.window_s, recipe.scale)
     specs = [parse_spec(source) for source in recipe.sources]
     workers = args.workers if args.workers is not None else _cores()
     if workers < 1:
@@ -109,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         f"  profile   {profile.name}: {profile.l_freq_hz:g}-{profile.h_freq_hz:g} Hz, "
         f"{profile.sfreq_hz:g} Hz, windows of {profile.window_samples / profile.sfreq_hz:g} s"
         f"{', EEG with MEG' * profile.meg}\n"
+        f"  scale     {SCALE_TEXTS[profile.scale]}\n"
         f"  seed      {recipe.seed}; {workers} worker{'s' * (workers > 1)}; "
         f"shards of {recipe.shard_mb:g} MB"
     )
@@ -204,7 +209,7 @@ def resolve(args: argparse.Namespace) -> Recipe:
     if args.source and args.recipe:
         raise InputError("--source and --recipe are both given", "give one of them")
     recipe = Recipe(tuple(args.source)) if args.source else read_recipe(args.recipe or ORIGINAL)
-    given = {key: getattr(args, key) for key in ("profile", "window_s", "seed", "shard_mb")}
+    given = {key: getattr(args, key) for key in OVER_RECIPE}
     if args.source and all(parse_spec(source).kind in PAIRED for source in args.source):
         given["profile"] = given["profile"] or "eeg2meg"
     return check(replace(recipe, **{key: v for key, v in given.items() if v is not None}))
@@ -258,9 +263,11 @@ def already_packed(out: Path, recipe: Recipe, specs: list[Spec], profile: Profil
     wanted = settings(recipe, specs)
     found = {key: type(value)() for key, value in wanted.items()} | found  # earlier: no selection
     differ = [f"{k}: {found[k]} there, {v} asked" for k, v in wanted.items() if found[k] != v]
-    for key, value in profile.as_dict().items():
-        if manifest.profile.get(key) != value:
-            differ.append(f"profile {key}: {manifest.profile.get(key)} there, {value} asked")
+    asked = profile.as_dict()
+    for key in sorted({*asked, *manifest.profile}):
+        there, value = manifest.profile.get(key), asked.get(key)
+        if there != value:
+            differ.append(f"profile {key}: {there} there, {value} asked")
     if differ:
         raise InputError(
             f"{out}: holds shards of other settings\n  " + "\n  ".join(differ),

@@ -130,6 +130,8 @@ def process_item(job: Job) -> tuple[float, int]:
                     "subject": recording.subject,
                     "session": recording.session,
                     "run": recording.run,
+                    "label": recording.label,
+                    "labels": recording.labels,
                 }
                 size = _write_array(job.folder / name, windows.data)
                 entry |= {"file": name, "bytes": size} | _describe(windows)
@@ -264,6 +266,7 @@ def _describe(windows: Windows) -> dict:
         "channels": list(windows.channels),
         "positions_m": np.asarray(windows.positions_m, dtype=np.float64).tolist(),
         "info": windows.info,
+        **({"amplitudes": windows.amplitudes} if windows.amplitudes else {}),
     }
 
 

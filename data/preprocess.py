@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 import mne
 import numpy as np
 
-from data.bad_channels import find_bad_channels, sample
+from data.bad_channels import find_bad_channels, robust_amplitude, sample
 from data.channels import FEWEST, choose_channels
 from data.cutting import Stretches, WindowCutter
 from data.errors import InputError
@@ -31,7 +32,9 @@ from data.reading import SpanReader, in_one_piece
 from data.recordings import Recording, Windows
 from data.scratch import scratch_array
 from data.segments import make_segment_windows
+from data.session_scale import amplitudes_of
 from data.spans import bad_intervals, long_enough, spans_of
+from data.units import NO_RANGE, check_units_known, marked, odd_units
 
 MAINS_S, MAINS_CHANNELS = 60.0, 16
 """Mains is looked for in the middle minute of at most this many channels, evenly spaced."""
@@ -95,16 +98,18 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     raw, where = recording.raw, where_of(recording)
     sfreq_hz = float(raw.info["sfreq"])
     chosen = choose_channels(raw.info, recording.montage, where)
-    marked = {
-        name: "marked bad in the file"
+    no_range = marked(raw.info, NO_RANGE)
+    known_bad = {
+        name: "no range" if pick in no_range else "marked bad in the file"
         for name, pick in zip(chosen.names, chosen.picks, strict=True)
-        if raw.ch_names[pick] in raw.info["bads"]
+        if pick in no_range or raw.ch_names[pick] in raw.info["bads"]
     }
-    keep = [i for i, name in enumerate(chosen.names) if name not in marked]
+    keep = [i for i, name in enumerate(chosen.names) if name not in known_bad]
     names = [chosen.names[i] for i in keep]
     picks = [chosen.picks[i] for i in keep]
     if len(keep) < FEWEST:
-        raise _too_few_good(where, len(keep), len(chosen.names), marked)
+        raise _too_few_good(where, len(keep), len(chosen.names), known_bad)
+    check_units_known(raw.info, picks, where)
     source, picks = in_one_piece(raw, picks)
     mains_hz = recording.mains_hz or raw.info["line_freq"] or _mains_of(source, picks, where)
     band = _band(profile, sfreq_hz, mains_hz)
@@ -113,8 +118,8 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     spans, short = long_enough(spans_of(raw), lambda length: band.out_samples(length) >= window)
     readers = [SpanReader(source, picks, start, stop, where) for start, stop in spans]
     signal, parts = filtered(band, readers, len(picks))
-    bad = find_bad_channels(sample(parts), hole_fraction(readers)) if signal.size else {}
-    reasons = {**marked, **{names[index]: reason for index, reason in bad.items()}}
+    bad = _bad_channels(names, parts, readers, where) if signal.size else {}
+    reasons = {**known_bad, **{names[index]: reason for index, reason in bad.items()}}
     good = [index for index in range(len(names)) if index not in bad]
     if len(good) < FEWEST:
         raise _too_few_good(where, len(good), len(chosen.names), reasons)
@@ -142,6 +147,19 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     )
 
 
+def _bad_channels(
+    names: list[str], parts: list[np.ndarray], readers: list[SpanReader], where: str
+) -> dict[int, str]:
+    """Row -> reason. Raises InputError where channels seem to be in two units, and it cannot be
+    told which is right."""
+    judged = sample(parts)
+    bad = find_bad_channels(judged, hole_fraction(readers))
+    odd = odd_units(1e6 * robust_amplitude(judged, axis=1), names, PLAUSIBLE_UV, where)
+    for row, reason in odd.items():
+        warnings.warn(f"{names[row]} is left out: {reason}", stacklevel=2)
+    return {**bad, **odd}
+
+
 def window_samples(recording: Recording, profile: Profile) -> int:
     """Samples of a window of this recording, at the profile's rate."""
     return profile.window_samples if recording.events is None else profile.event_samples
@@ -150,7 +168,8 @@ def window_samples(recording: Recording, profile: Profile) -> int:
 def _too_few_good(where: str, good: int, total: int, reasons: dict[str, str]) -> InputError:
     return InputError(
         f"{where}: {good} of {total} EEG channels are good ({counted(reasons.values())})",
-        "leave this recording out, or look at it: is it EEG, was the amplifier connected?",
+        "leave this recording out, or look at it: is it EEG, was the amplifier connected, is it in "
+        "the unit that the file says (else give unit=)?",
     )
 
 
@@ -165,12 +184,16 @@ def _continuous(recording: Recording, profile: Profile) -> Windows:
         cutter.add(part, flat, start_s, rough, holes_s)
     scale_v = checked_scale(cutter.scale(), recording)
     data, meta = cutter.finish(scale_v)
+    amplitudes = None
+    if profile.scale == "session" and len(data):
+        amplitudes = amplitudes_of(cutter.sample(), scale_v, data, profile)
     return Windows(
         data=data,
         meta=meta,
         channels=found.names,
         positions_m=found.positions_m,
         info=found.info | describe(recording, profile, data, scale_v, cutter.dropped),
+        amplitudes=amplitudes,
     )
 
 
@@ -197,7 +220,10 @@ def describe(
     notes = dict(recording.notes)
     scale_uv = 1e6 * scale_v if recording.unit == "V" and scale_v else None
     if scale_uv and not PLAUSIBLE_UV[0] < scale_uv < PLAUSIBLE_UV[1]:
-        notes["amplitude"] = f"{scale_uv:.3g} uV is implausible for EEG: is the unit volt?"
+        notes["amplitude"] = (
+            f"{scale_uv:.3g} uV is implausible for EEG: is the unit right? (raw: and bids: take "
+            "unit=)"
+        )
     return {
         "scale_uv": scale_uv,
         "scale": scale_v,

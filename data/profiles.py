@@ -2,8 +2,9 @@
 
 A profile is written whole into the shard manifest, so that two shard folders can be compared and
 a run can say what its signal was. `default` follows what recent EEG encoders agree on (0.5-75 Hz,
-200 Hz, average reference, one robust scale per recording); `brain2image` has the rate, band and
-length of the DreamDiffusion line (1000 Hz, 512 samples, 5-95 Hz), so that its shapes can be had.
+200 Hz, average reference, one robust scale per recording, or by `scale` per session); `brain2image`
+has the rate, band and length of the DreamDiffusion line (1000 Hz, 512 samples, 5-95 Hz), so that
+its shapes can be had.
 Those called `eeg2meg` keep MEG beside the EEG, for recordings that hold both: 1-40 Hz at 250 Hz;
 `_wide` 0.1-100 Hz; `_200` the rate and band of `default`, so that an encoder pretrained on it fits.
 The coils that track the head (293-328 Hz) are filtered out in all of them.
@@ -14,6 +15,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from data.errors import InputError, did_you_mean
+
+SCALES = ("recording", "session")
+"""What windows share a scale."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Profile:
     """A window with more than this fraction of clipped samples is dropped."""
     reference: str = "average"
     """Common average over the good EEG channels, the one reference every source can reach."""
+    scale: str = "recording"
+    """"recording": a robust scale for each; "session": one for all of a person's recordings of a
+    session, which keeps how their amplitudes differ (data/session_scale.py)."""
     meg: bool = False
     """True: pairs. MEG is kept beside the EEG, and a recording without MEG is refused."""
 
@@ -61,9 +68,22 @@ class Profile:
                 f"it must lie inside 0-{self.sfreq_hz / 2} Hz (half of sfreq_hz)",
             )
 
+        if self.scale not in SCALES:
+            raise InputError(
+                f"scale={self.scale}",
+                f"{did_you_mean(self.scale, SCALES)} "
+                "Write --scale recording or --scale session.".strip(),
+            )
+        if self.meg and self.scale != "recording":
+            raise InputError(
+                f"profile {self.name}: scale={self.scale} with MEG",
+                "leave it out: pairs are read in volts and tesla, whatever they were scaled by",
+            )
+
     def as_dict(self) -> dict:
-        """For the manifest; what concerns pairs is named in theirs alone."""
-        return {key: value for key, value in asdict(self).items() if key != "meg" or value}
+        """For the manifest; `meg` and `scale` only where they are not the usual."""
+        usual = {"meg": False, "scale": "recording"}
+        return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
 
 PROFILES = {
@@ -95,14 +115,15 @@ PROFILES = {
 }  # fmt: skip
 
 
-def get_profile(name: str, window_s: float | None = None) -> Profile:
-    """The profile called `name`, optionally with another length of continuous windows (seconds)."""
+def get_profile(name: str, window_s: float | None = None, scale: str = "recording") -> Profile:
+    """The profile called `name`, optionally with another length of continuous windows (seconds),
+    scaled by recording or by session."""
     if name not in PROFILES:
         raise InputError(
             f"--profile {name}: no such profile",
             f"{did_you_mean(name, PROFILES)} The profiles are {', '.join(PROFILES)}.".strip(),
         )
-    profile = PROFILES[name]
+    profile = replace(PROFILES[name], scale=scale)
     if window_s is None:
         return profile
     if window_s <= 0:

@@ -3,6 +3,7 @@
 sources: [moabb:AlexMI, "moabb:PhysionetMI,subjects=1-89", "things:sources/ds003825"]
 profile: default                                     # the rest is optional
 window_s: 4
+scale: recording                                     # or session: one for all of a person's there
 seed: 0
 shard_mb: 256
 reserve: [BNCI2014_001, "PhysionetMI,subjects=90-109"]   # kept for evaluation (data/reserved.py)
@@ -34,11 +35,12 @@ LARGEST_SEED = 2**31
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to pack and how. The first five fields are also the command line's options."""
+    """What to pack and how. The first six fields are also the command line's options."""
 
     sources: tuple[str, ...]
     profile: str = "default"
     window_s: float | None = None
+    scale: str = "recording"
     seed: int = 0
     shard_mb: float = 256.0
     reserve: tuple[str, ...] = ()
@@ -60,7 +62,9 @@ class Recipe:
         }
 
 
-KINDS = {"profile": str, "window_s": (int, float), "seed": int, "shard_mb": (int, float)}
+KINDS = {
+    "profile": str, "window_s": (int, float), "scale": str, "seed": int, "shard_mb": (int, float),
+}  # fmt: skip
 LISTS = ("reserve", "exclude")
 SETTINGS = ("sources", *KINDS, *LISTS, "same_people", "weights")
 

@@ -75,6 +75,10 @@ class Recording:
     """Hashed (SHA-256) into the manifest."""
     meg: MegOptions | None = None
     """What is done to the MEG of a paired recording; None: nothing but what is done to the EEG."""
+    label: str | None = None
+    """Of the whole recording, for windows without a label of their own."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """What else a table of labels says of it: column -> cell."""
     notes: dict = field(default_factory=dict)
     """What the source assumed or mended; JSON-able, copied into the manifest's record."""
     remarks: list[str] = field(default_factory=list)
@@ -104,6 +108,9 @@ class Windows:
     """Paired recordings: float16 `[n, Ct, T]`, in units of `info["meg_scale"]` (tesla for "mag",
     tesla/metre for "grad")."""
     sensors: MegSensors | None = None
+    amplitudes: dict | None = None
+    """With a scale by session: what that is made of (data/session_scale.py); `data` is unclipped
+    then, in units of the recording's own scale."""
 
     def __post_init__(self):
         if self.meg is not None and self.meg.shape[::2] != self.data.shape[::2]:

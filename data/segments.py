@@ -18,6 +18,7 @@ from data.channels import FEWEST
 from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Recording, Windows
+from data.session_scale import LARGEST, amplitudes_of
 
 
 def make_segment_windows(recording: Recording, profile: Profile, where: str) -> Windows:
@@ -54,7 +55,11 @@ def make_segment_windows(recording: Recording, profile: Profile, where: str) -> 
     data -= data.mean(axis=1, keepdims=True)
     scale = float(robust_amplitude(data)) if data.size else None
     kept = np.ones(len(data), bool)
-    if data.size:
+    amplitudes = None
+    if data.size and profile.scale == "session":
+        amplitudes = amplitudes_of(data.ravel(), scale, data / np.float32(scale), profile)
+        data = np.clip(data / np.float32(scale), -LARGEST, LARGEST)
+    elif data.size:
         data /= np.float32(scale)
         saturated = np.mean(np.abs(data) >= profile.clip, axis=(1, 2))
         kept = saturated <= profile.saturated_fraction
@@ -87,6 +92,7 @@ def make_segment_windows(recording: Recording, profile: Profile, where: str) -> 
             "hours": len(data) * used_s / 3600,
             "notes": notes,
         },
+        amplitudes=amplitudes,
     )
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from data.errors import InputError
 from data.loader import Part, Transform
 from data.manifest import Manifest, ShardEntry
+from data.window_table import Names, Numbers, check_fields, streamed_fields
 
 SHUFFLE_SAMPLES = 1000
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"]\0\0")  # gzip, bzip2, xz, lzma
@@ -37,7 +38,8 @@ class ShardStream(torch.utils.data.IterableDataset):
     """Micro-batches of one rank, endless, from `skip` micro-batches on.
 
     Yields lists with one part, as `WindowDataset` does; `position` numbers the rank's samples over
-    all ranks, so no two samples of a run share it.
+    all ranks, so no two samples of a run share it. `fields`: of data.window_table.FIELDS, added as
+    int64 `[b]` numbers of `names`; a label can only be one of a whole recording.
     """
 
     def __init__(
@@ -52,12 +54,17 @@ class ShardStream(torch.utils.data.IterableDataset):
         micro: int,
         skip: int = 0,
         transform: Transform | None = None,
+        fields: Sequence[str] = (),
     ):
+        check_fields(fields)
         if "{file}" not in shard_url:
             raise InputError(f"shard_url={shard_url!r}", "it must hold {file}, the shard's name")
         self.manifest, self.shards, self.shard_url = manifest, shards, shard_url
         self.seed, self.rank, self.world = seed, rank, world
         self.micro, self.skip, self.transform = micro, skip, transform
+        self.fields = tuple(fields)
+        self.names = Names.of(manifest) if fields else None
+        self._numbers = Numbers(manifest, self.names) if fields else None
         self.dataset_names = sorted({shard.dataset for shard in shards})
         if self.batches_per_epoch(0) < 1:
             raise InputError(
@@ -124,6 +131,9 @@ class ShardStream(torch.utils.data.IterableDataset):
             "number": torch.arange(start, start + self.micro),
             "dataset": torch.full((self.micro,), self.dataset_names.index(shard.dataset)),
         }
+        if self._numbers:
+            texts = [sample.get("json", b"") for sample in samples]
+            part |= streamed_fields(self._numbers, texts, self.fields)
         return self.transform(part) if self.transform else part
 
 

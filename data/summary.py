@@ -10,6 +10,11 @@ from data.remarks import grouped
 from data.sensors import MEG_TYPES
 
 SHOWN_SKIPS = 20
+SHOWN_LABELS = 12
+SCALE_TEXTS = {
+    "recording": "one for each recording",
+    "session": "one for all recordings of a person's session",
+}
 
 
 def summarise(manifest: Manifest) -> str:
@@ -27,6 +32,8 @@ def summarise(manifest: Manifest) -> str:
         f"total: {len(manifest.recordings)} recordings, {hours:.3g} h, windows {windows}, "
         f"{len(manifest.shards)} shards, {readable(size)} in {manifest.folder}"
     )
+    scale = str(manifest.profile.get("scale", "recording"))
+    lines.append(f"scale: {SCALE_TEXTS.get(scale, scale)}")
     skipped = manifest.raw["source"].get("skipped", [])
     if skipped:
         lines.append(f"left out as unreadable ({len(skipped)}):")
@@ -58,6 +65,7 @@ def _dataset(manifest: Manifest, dataset: str) -> list[str]:
         f"test {held['test']}{f', in several splits {several}' if several else ''})",
         f"  channels    {_range(channels)} in {montages} montage{'s' * (montages > 1)}",
         *_meg(manifest, recordings),
+        *_labels(recordings),
         f"  windows     {sum(shard.samples for shard in shards)} kept; dropped: {lost}",
         f"  bad         {worst}",
         f"  shards      {len(shards)}, {readable(sum(shard.bytes for shard in shards))}",
@@ -75,6 +83,20 @@ def _meg(manifest: Manifest, recordings: list[dict]) -> list[str]:
     bad = Counter(why.split(" (")[0] for r in recordings for why in r.get("bad_meg", {}).values())
     worst = ", ".join(f"{n} {why}" for why, n in sorted(bad.items())) or "none"
     return [f"  MEG         {', '.join(each)}; bad: {worst}"]
+
+
+def _labels(recordings: list[dict]) -> list[str]:
+    """The line on labels of whole recordings, where there are any."""
+    counts = Counter(recording.get("label") for recording in recordings)
+    without = counts.pop(None, 0)
+    if not counts:
+        return []
+    shown = [f"{label} ({count})" for label, count in sorted(counts.items())[:SHOWN_LABELS]]
+    if len(counts) > SHOWN_LABELS:
+        shown.append(f"and {len(counts) - SHOWN_LABELS} more")
+    return [
+        f"  labels      {', '.join(shown)} of recordings" + f"; {without} without" * (without > 0)
+    ]
 
 
 def _range(values: list[int]) -> str:

@@ -45,6 +45,9 @@ class Row:
     row: int
     meta: dict
     meg_file: Path | None = None
+    gain: float | None = None
+    """What its values are multiplied by, and clipped at +-`clip`; None: they are final."""
+    clip: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,17 @@ def _content(rows: list[Row]) -> str:
     for path, stat in stats.items():
         digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     for row in rows:
-        digest.update(f"{row.key} {row.file.name} {row.row} {dump_json(row.meta)}\n".encode())
+        text = f"{row.key} {row.file.name} {row.row} {row.gain} {dump_json(row.meta)}\n"
+        digest.update(text.encode())
     return digest.hexdigest()
 
 
 def _signal(row: Row) -> np.ndarray:
-    return np.array(_open(row.file)[row.row])
+    window = np.array(_open(row.file)[row.row])
+    if row.gain is None:
+        return window
+    scaled = np.float32(row.gain) * window.astype(np.float32)
+    return np.clip(scaled, -row.clip, row.clip).astype(np.float16)
 
 
 def _meg(row: Row) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 A ViT encoder sees the visible tokens only (He et al. 2022), each of its outputs becomes the mean
 and log-variance of a latent, and a smaller decoder reconstructs the hidden tokens from a sample of
-those latents. With `baseline: spline` the decoder is told what closed-form interpolation gives and
-predicts the rest: its output layer starts at zero, so the network starts exactly at the
-interpolation.
+those latents. The decoder sees the latents and the tokens' places, nothing else: what it knows of a
+window has passed the bottleneck. With `baseline: spline` its output is added to what closed-form
+interpolation gives, so it predicts the rest: its output layer starts at zero, so the network starts
+exactly at the interpolation.
 
 Encoder and decoder own all parameters and are called as modules, so that ZeRO-3's hooks see them.
 
@@ -19,18 +20,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .blocks import Stack, init_linear, init_weights
 from .config import GRID_CHANNELS, ModelConfig
-from .interpolation import head_directions, linear_fill, spline_fill, spline_matrix
-from .linear import Linear
+from .decoder import Decoder, take
+from .encoder import Encoder
+from .fills import fill_of
+from .initial import start_weights
+from .interpolation import head_directions, spline_matrix
 from .losses import Losses, objective
 from .noise import normal_noise
-from .positions import (
-    FOURIER_FEATURES,
-    electrode_features,
-    grid_positions,
-    time_features,
-)
+from .positions import grid_positions
 
 
 @dataclass(frozen=True)
@@ -42,102 +40,13 @@ class Encoded:
     pooled: torch.Tensor
 
 
-class TokenPositions(nn.Module):
-    """Position embedding of every token, `[L, width]`: patch time plus a map of the electrode."""
-
-    def __init__(self, config: ModelConfig, width: int):
-        super().__init__()
-        self.width = width
-        self.electrode = Linear(FOURIER_FEATURES, width) if config.tokens == "channel" else None
-        if self.electrode is not None:
-            init_linear(self.electrode)
-
-    def forward(self, positions_m: torch.Tensor, n_patches: int, dtype) -> torch.Tensor:
-        time_ND = time_features(n_patches, self.width, positions_m.device).to(dtype)
-        if self.electrode is None:
-            return time_ND
-        place_CD = self.electrode(electrode_features(positions_m).to(dtype))
-        return (place_CD[:, None] + time_ND).flatten(0, 1)
-
-
-class Encoder(nn.Module):
-    """Visible patches `[B, K, P]` -> (normed tokens, latent mean, log-variance or None)."""
-
-    def __init__(self, config: ModelConfig, values_per_token: int):
-        super().__init__()
-        self.config = config
-        self.embed = Linear(values_per_token, config.width)
-        self.positions = TokenPositions(config, config.width)
-        self.stack = Stack(config.width, config.depth, config.heads, config.mlp_ratio)
-        self.to_mean = Linear(config.width, config.latent_dim)
-        self.to_logvar = Linear(config.width, config.latent_dim) if config.variational else None
-        init_weights(self.stack)
-        init_linear(self.embed)
-        init_linear(self.to_mean)
-        if self.to_logvar is not None:
-            # Starts at a small variance, so that noise does not drown the mean before it has
-            # learnt.
-            init_linear(self.to_logvar, gain=0.1)
-            nn.init.constant_(self.to_logvar.bias, -2.0)
-
-    def forward(self, patches_BKP, positions_m, n_patches, keep_BK=None):
-        dtype = self.embed.weight.dtype
-        x_BKD = self.embed(patches_BKP.to(dtype))
-        position_LD = self.positions(positions_m, n_patches, dtype)
-        x_BKD = x_BKD + (position_LD if keep_BK is None else position_LD[keep_BK])
-        x_BKD = self.stack(x_BKD)
-        mean = self.to_mean(x_BKD).float()
-        if self.to_logvar is None:
-            return x_BKD, mean, None
-        logvar = self.to_logvar(x_BKD).float()
-        return x_BKD, mean, logvar.clamp(self.config.logvar_min, self.config.logvar_max)
-
-
-class Decoder(nn.Module):
-    """Latents of the visible tokens -> values of the visible and of the hidden tokens, `[B, K, P]`
-    and `[B, M, P]` fp32; the visible ones only where the objective asks for them."""
-
-    def __init__(self, config: ModelConfig, values_per_token: int):
-        super().__init__()
-        width = config.decoder_width
-        self.visible_wanted = config.visible_weight > 0
-        self.from_latent = Linear(config.latent_dim, width)
-        self.hidden_token = nn.Parameter(torch.zeros(width))
-        self.positions = TokenPositions(config, width)
-        self.from_baseline = Linear(values_per_token, width) if config.baseline != "none" else None
-        self.stack = Stack(width, config.decoder_depth, config.decoder_heads, config.mlp_ratio)
-        self.to_patch = Linear(width, values_per_token)
-        init_weights(self.stack)
-        init_linear(self.from_latent)
-        nn.init.normal_(self.hidden_token, std=width**-0.5)
-        if self.from_baseline is None:
-            init_linear(self.to_patch)
-        else:
-            init_linear(self.from_baseline)
-            nn.init.zeros_(self.to_patch.weight)
-            nn.init.zeros_(self.to_patch.bias)
-
-    def forward(self, latent_BKZ, keep_BK, hide_BM, positions_m, n_patches, baseline_BLP=None):
-        dtype = self.from_latent.weight.dtype
-        width = self.hidden_token.shape[0]
-        seen_BKE = self.from_latent(latent_BKZ.to(dtype))
-        # Tokens need no order but for their positions: visible ones first, hidden ones after.
-        hidden_BME = self.hidden_token.expand(*hide_BM.shape, width)
-        x_BLE = torch.cat([seen_BKE, hidden_BME], dim=1)
-        order_BL = torch.cat([keep_BK, hide_BM], dim=1)
-        x_BLE = x_BLE + self.positions(positions_m, n_patches, dtype)[order_BL]
-        if self.from_baseline is not None:
-            x_BLE = x_BLE + self.from_baseline(take(baseline_BLP, order_BL).to(dtype))
-        x_BLE = self.stack(x_BLE)
-        seen, hidden = x_BLE.split([keep_BK.shape[1], hide_BM.shape[1]], dim=1)
-        visible = self.to_patch(seen).float() if self.visible_wanted else None
-        return visible, self.to_patch(hidden).float()
-
-
 class MaskedVAE(nn.Module):
-    """See the module's docstring. `forward` trains; `encode` and `reconstruct` are for use."""
+    """See the module's docstring. `forward` trains; `encode` and `reconstruct` are for use.
 
-    def __init__(self, config: ModelConfig):
+    seed: of the first weights (model/initial.py).
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
         joint = config.tokens == "joint"
@@ -146,6 +55,7 @@ class MaskedVAE(nn.Module):
         self.decoder = Decoder(config, values)
         # Not a buffer: some versions of DeepSpeed cast buffers to bf16.
         self._grid_m = grid_positions(GRID_CHANNELS) if joint else None
+        start_weights(self, seed)
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
@@ -157,7 +67,13 @@ class MaskedVAE(nn.Module):
         """Trade a second forward pass of each block for its activations' memory."""
         self.encoder.stack.recompute = self.decoder.stack.recompute = on
 
-    def forward(self, parts: list[dict], beta: torch.Tensor | float, seed: int) -> Losses:
+    def forward(
+        self,
+        parts: list[dict],
+        beta: torch.Tensor | float,
+        seed: int,
+        other_latents: bool = False,
+    ) -> Losses:
         """The objective of a micro-batch: a list of dense parts, one montage and length each.
 
         A part: eeg `[B, C, T]` (robust units, any float), positions_m `[C, 3]`, keep int64 `[B, K]`
@@ -166,25 +82,29 @@ class MaskedVAE(nn.Module):
         model is compiled, for a number that changes is compiled in twice. Every sample weighs the
         same.
         In evaluation mode the decoder sees the latents' means.
+        other_latents: give the decoder the latents of another window of the part, half of the part
+        away, under this window's mask. What is lost by that is what the latents carry.
         """
-        return objective([self._part_terms(part, seed) for part in parts], self.config, beta)
+        terms = [self._part_terms(part, seed, other_latents) for part in parts]
+        return objective(terms, self.config, beta)
 
-    def _part_terms(self, part: dict, seed: int) -> dict:
+    def _part_terms(self, part: dict, seed: int, other_latents: bool) -> dict:
         eeg, positions_m = self._prepare(part["eeg"], part["positions_m"])
         keep_BK, hide_BM = part["keep"], part["hide"]
         target_BLP = self.patchify(eeg)
-        baseline_BLP = self._baseline(eeg, positions_m, hide_BM)
+        filled_BLP = self._filled(eeg, positions_m, hide_BM)
         n_patches = self._n_patches(eeg)
-        _, mean, logvar = self.encoder(take(target_BLP, keep_BK), positions_m, n_patches, keep_BK)
+        read_BLP = target_BLP.roll(max(1, len(eeg) // 2), 0) if other_latents else target_BLP
+        _, mean, logvar = self.encoder(take(read_BLP, keep_BK), positions_m, n_patches, keep_BK)
         latent = mean
         if logvar is not None and self.training:
             noise = normal_noise(seed, part["position"], tuple(mean.shape[1:]))
             latent = mean + (0.5 * logvar).exp() * noise
         visible, predicted = self.decoder(
-            latent, keep_BK, hide_BM, positions_m, n_patches, baseline_BLP
+            latent, keep_BK, hide_BM, positions_m, n_patches, filled_BLP
         )
-        if baseline_BLP is not None:
-            predicted = predicted + take(baseline_BLP, hide_BM)
+        if filled_BLP is not None:
+            predicted = predicted + take(filled_BLP, hide_BM)
         terms = {
             "predicted": predicted,
             "target": take(target_BLP, hide_BM),
@@ -227,12 +147,12 @@ class MaskedVAE(nn.Module):
         grid, grid_positions_m = self._prepare(eeg, positions_m)
         keep, hide = self._token_indices(hidden)
         patches = self.patchify(grid)
-        baseline = self._baseline(grid, grid_positions_m, hide)
+        filled = self._filled(grid, grid_positions_m, hide)
         n_patches = hidden.shape[2]
         _, mean, _ = self.encoder(take(patches, keep), grid_positions_m, n_patches, keep)
-        _, values = self.decoder(mean, keep, hide, grid_positions_m, n_patches, baseline)
-        if baseline is not None:
-            values = values + take(baseline, hide)
+        _, values = self.decoder(mean, keep, hide, grid_positions_m, n_patches, filled)
+        if filled is not None:
+            values = values + take(filled, hide)
         index = hide[..., None].expand(-1, -1, patches.shape[-1])
         return self._blend(native, positions_m, hidden, patches.scatter(1, index, values))
 
@@ -246,9 +166,7 @@ class MaskedVAE(nn.Module):
             return native * ~hidden.repeat_interleave(self.config.patch_samples, dim=2)
         grid, grid_positions_m = self._prepare(eeg, positions_m)
         _, hide = self._token_indices(hidden)
-        return self._blend(
-            native, positions_m, hidden, self._baseline(grid, grid_positions_m, hide)
-        )
+        return self._blend(native, positions_m, hidden, self._filled(grid, grid_positions_m, hide))
 
     def patchify(self, eeg: torch.Tensor) -> torch.Tensor:
         """`[B, C, T]` -> `[B, L, P]`; token = channel * N + patch (`joint`: `[B, N, C * P]`)."""
@@ -287,16 +205,15 @@ class MaskedVAE(nn.Module):
         order = flat.int().argsort(dim=1, stable=True)
         return order[:, :-count], order[:, -count:]
 
-    def _baseline(self, eeg, positions_m, hide_BM):
-        if self.config.baseline == "none":
+    def _filled(self, eeg, positions_m, hide_BM):
+        """All patches `[B, L, P]`, hidden ones as the configured fill has them; None without."""
+        fill = fill_of(self.config)
+        if fill is None:
             return None
         n_patches = self._n_patches(eeg)
-        joint = self.config.tokens == "joint"
-        rows = 1 if joint else eeg.shape[1]
+        rows = 1 if self.config.tokens == "joint" else eeg.shape[1]
         hidden = torch.zeros(len(eeg), rows * n_patches, dtype=torch.bool, device=eeg.device)
         hidden = hidden.scatter(1, hide_BM, True).unflatten(1, (rows, n_patches))
-        # A joint mask hides every channel at once: there is nothing to interpolate in space.
-        fill = linear_fill if joint else spline_fill
         with torch.autocast(eeg.device.type, enabled=False):
             return self.patchify(fill(eeg, positions_m, hidden.expand(-1, eeg.shape[1], -1)))
 
@@ -308,8 +225,3 @@ class MaskedVAE(nn.Module):
             values = spline_matrix(to, at) @ values
         hidden_T = hidden.repeat_interleave(self.config.patch_samples, dim=2)
         return torch.where(hidden_T, values, native)
-
-
-def take(x_BLP: torch.Tensor, index_BK: torch.Tensor) -> torch.Tensor:
-    """Rows of each sample: `[B, L, P]`, `[B, K]` -> `[B, K, P]`."""
-    return x_BLP.gather(1, index_BK[..., None].expand(-1, -1, x_BLP.shape[-1]))

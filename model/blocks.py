@@ -1,4 +1,4 @@
-"""Transformer blocks (pre-norm ViT) and how their weights start.
+"""Transformer blocks (pre-norm ViT).
 
 Shapes: B batch, L tokens, D width.
 """
@@ -34,11 +34,18 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """`depth` blocks and a final norm. `recompute` trades a second forward pass for memory."""
+    """`depth` blocks and a final norm. `recompute` trades a second forward pass for memory.
+
+    What writes into the residual stream starts divided by sqrt(2 x depth), so that the sum over all
+    blocks has the variance of one and deep presets start as calmly as shallow ones (Radford et al.
+    2019, GPT-2).
+    """
 
     def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float):
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        for block in self.blocks:
+            block.attention_out.init_gain = block.mlp_out.init_gain = (2 * depth) ** -0.5
         self.norm = nn.LayerNorm(width)
         self.recompute = False
 
@@ -49,24 +56,3 @@ class Stack(nn.Module):
             else:
                 x_BLD = block(x_BLD)
         return self.norm(x_BLD)
-
-
-def init_weights(stack: Stack) -> None:
-    """Start a stack's weights, drawn from torch's default generator.
-
-    Linear weights: normal with standard deviation 1/sqrt(fan_in), which keeps a token's variance
-    through a layer. What writes into the residual stream is divided by sqrt(2 x depth), so that the
-    sum over all blocks has the variance of one and deep presets start as calmly as shallow ones
-    (Radford et al. 2019, GPT-2).
-    """
-    for block in stack.blocks:
-        for layer in (block.qkv, block.attention_out, block.mlp_in, block.mlp_out):
-            init_linear(layer)
-        for layer in (block.attention_out, block.mlp_out):
-            layer.weight.data.div_((2 * len(stack.blocks)) ** 0.5)
-
-
-def init_linear(layer: Linear, gain: float = 1.0) -> None:
-    """Normal weights with standard deviation gain/sqrt(fan_in), zero bias."""
-    nn.init.normal_(layer.weight, std=gain * layer.in_features**-0.5)
-    nn.init.zeros_(layer.bias)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 
 TOKENS = ("channel", "joint")
-BASELINES = ("spline", "none")
+BASELINES = ("spline", "linear", "none")
+DECODER_INPUTS = ("latent_fill", "latent", "signal_fill")
 LOSSES = ("l1", "l2")
 MASK_KINDS = ("random", "block", "tube", "channel", "time")
 GRID_CHANNELS = 128
@@ -53,17 +54,23 @@ class ModelConfig:
     beta: float = 1e-3
     """Weight of the KL term after its warm-up; 0 makes this a plain masked autoencoder."""
     free_bits: float = 0.02
-    """KL below this many nats per latent dimension is free (Kingma et al. 2016)."""
+    """KL below this many nats per latent dimension, as the mean over a window's visible tokens, is
+    free."""
     logvar_min: float = -8.0
     logvar_max: float = 4.0
     baseline: str = "spline"
-    """`spline`: predict what spherical-spline interpolation leaves; `none`: predict the signal."""
+    """The fill that is added to the output: `spline` (spherical splines) or `linear` (in time), so
+    that what it leaves is predicted; `none`: the signal is predicted."""
+    decoder_input: str = "latent_fill"
+    """What a hidden token of the decoder starts from. `latent_fill`: interpolated latents of the
+    visible tokens; `latent`: nothing but its place (He et al. 2022). `signal_fill`, for older runs
+    with a baseline: the filled window itself, and the visible samples with it, past the latents."""
     loss: str = "l1"
     """Error on the hidden samples: `l1` or `l2`."""
     spectral_weight: float = 0.0
     """Weight of the log-spectrum error of the completed window."""
     visible_weight: float = 0.0
-    """Weight of the error on the visible samples."""
+    """Weight of the error on the visible samples, which the decoder knows from the latents only."""
 
     def __post_init__(self):
         def check(name: str, good: bool, remedy: str) -> None:
@@ -72,6 +79,12 @@ class ModelConfig:
 
         check("tokens", self.tokens in TOKENS, f"use one of {', '.join(TOKENS)}")
         check("baseline", self.baseline in BASELINES, f"use one of {', '.join(BASELINES)}")
+        check(
+            "decoder_input",
+            self.decoder_input in DECODER_INPUTS
+            and (self.decoder_input != "signal_fill" or self.baseline != "none"),
+            "use latent_fill or latent (signal_fill is for older runs that have a baseline)",
+        )
         check("loss", self.loss in LOSSES, f"use one of {', '.join(LOSSES)}")
         for name in (
             "patch_samples", "width", "depth", "heads", "decoder_width", "decoder_depth",
@@ -86,8 +99,8 @@ class ModelConfig:
             check(name, getattr(self, name) >= 0, "must be >= 0")
         check(
             "visible_weight",
-            not self.visible_weight or self.baseline == "none",
-            "with a baseline the visible samples are what it was given: use baseline=none",
+            not self.visible_weight or self.decoder_input != "signal_fill",
+            "the decoder is given the visible samples: use decoder_input=latent_fill",
         )
         check("logvar_min", self.logvar_min < self.logvar_max, "must be below logvar_max")
         allowed = MASK_KINDS if self.tokens == "channel" else ("random", "time")
@@ -128,16 +141,19 @@ PRESETS = {
     "base": ModelConfig(
         preset="base", width=512, depth=12, heads=8,
         decoder_width=256, decoder_depth=4, decoder_heads=4, latent_dim=64, baseline="none",
+        decoder_input="latent",
     ),
     "large": ModelConfig(
         preset="large", width=768, depth=16, heads=12,
         decoder_width=256, decoder_depth=4, decoder_heads=4, latent_dim=64, baseline="none",
+        decoder_input="latent",
     ),
     "brain2image": ModelConfig(
         preset="brain2image", tokens="joint", sfreq_hz=1000.0, patch_samples=4,
         width=1024, depth=24, heads=16, mlp_ratio=1.0,
         decoder_width=512, decoder_depth=8, decoder_heads=16, latent_dim=512,
         mask_ratio=0.75, mask_mixture={"random": 1.0}, beta=0.0, baseline="none", loss="l2",
+        decoder_input="latent",
     ),
 }  # fmt: skip
 
@@ -156,5 +172,12 @@ def preset(name: str, **changes) -> ModelConfig:
 
 
 def from_dict(value: dict) -> ModelConfig:
-    """The configuration that `as_dict` gave; ValueError for unknown fields."""
-    return preset(value["preset"], **value)
+    """The configuration that `as_dict` gave, also in an older version; ValueError for unknown
+    fields."""
+    return preset(value["preset"], **with_new_fields(value))
+
+
+def with_new_fields(value: dict) -> dict:
+    """What an older version's `as_dict` gave, with the fields that it lacks as they were then."""
+    given = "latent" if value.get("baseline", "none") == "none" else "signal_fill"
+    return {"decoder_input": given, **value}

@@ -1,7 +1,7 @@
 """Floating-point operations and sizes, counted from the model's shapes.
 
 Matrix products only, a multiply-add as two operations; the backward pass costs twice the forward
-one. Norms, softmax and the spline baseline are left out (under 2 % at the presets' sizes), so an
+one. Norms, softmax and interpolation are left out (under 2 % at the presets' sizes), so an
 MFU from these numbers is slightly pessimistic. tests/ compares them with torch's own counter.
 """
 
@@ -29,8 +29,10 @@ def forward_flops(config: ModelConfig, channels: int, samples: int) -> float:
     encoder += 2 * visible * config.width * (values + heads * config.latent_dim)
     wide = config.decoder_width
     decoder = _stack(tokens, wide, config.decoder_depth, config.mlp_ratio)
-    decoder += 2 * visible * config.latent_dim * wide + 2 * hidden * wide * values
-    if config.baseline != "none":
+    shown = tokens if config.visible_weight else hidden
+    started = tokens if config.decoder_input == "latent_fill" else visible
+    decoder += 2 * started * config.latent_dim * wide + 2 * shown * wide * values
+    if config.decoder_input == "signal_fill":
         decoder += 2 * tokens * values * wide
     grid = 2 * GRID_CHANNELS * channels * samples if joint else 0
     return encoder + decoder + grid

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .initial import draw_normal
+
 
 def bf16_units(cpu_info: str) -> list[str]:
     """The bf16 instruction sets that a /proc/cpuinfo names (x86-64: AMX, AVX512; Arm: bf16)."""
@@ -38,7 +40,16 @@ def multiplied_in(device: torch.device, dtype: torch.dtype) -> torch.dtype:
 
 
 class Linear(nn.Linear):
-    """nn.Linear, with its product in the dtype of `multiplied_in`."""
+    """nn.Linear, with its product in the dtype of `multiplied_in`, and with a start that keeps a
+    token's variance: normal weights with standard deviation `init_gain` / sqrt(fan_in), a bias of
+    `init_bias`."""
+
+    init_gain = 1.0
+    init_bias = 0.0
+
+    def start(self, generator: torch.Generator) -> None:
+        draw_normal(self.weight, self.init_gain * self.in_features**-0.5, generator)
+        nn.init.constant_(self.bias, self.init_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dtype = multiplied_in(x.device, x.dtype)

@@ -18,8 +18,7 @@ class Losses:
     """`loss` is what is differentiated; the rest is detached, for the log.
 
     error, kl, spectral: means over samples. r `[B]`: each sample's Pearson correlation over its
-    hidden values. kl_per_dim `[Z]` nats; mean_variance `[Z]`: variance of the latent means over all
-    tokens (a dimension is active where it exceeds 0.01, Burda et al. 2016).
+    hidden values. kl_per_dim `[Z]` nats. latent_means: of each part, `[B, K, Z]`.
     """
 
     loss: torch.Tensor
@@ -28,7 +27,7 @@ class Losses:
     spectral: torch.Tensor
     r: torch.Tensor
     kl_per_dim: torch.Tensor
-    mean_variance: torch.Tensor
+    latent_means: list[torch.Tensor]
 
 
 def objective(parts: list[dict], config: ModelConfig, beta: torch.Tensor | float) -> Losses:
@@ -42,8 +41,11 @@ def objective(parts: list[dict], config: ModelConfig, beta: torch.Tensor | float
     errors = torch.stack([_error(part, config).sum() for part in parts]).sum() / count
     kl_dims = [_kl_per_dim(part) for part in parts]
     kl_per_dim = torch.stack([kl.sum(0) for kl in kl_dims]).sum(0) / count
-    # Free bits hold for the batch's mean of each dimension: a dimension may be quiet in one sample.
-    kl = kl_per_dim.clamp_min(config.free_bits).mean()
+    # Kingma et al. 2016 hold free bits against a mini-batch's mean: its gradient depends on how a
+    # global batch is cut. A window has hundreds of tokens: its own mean is nearly as steady, and
+    # the objective stays a mean over windows, however they are dealt out.
+    free = [kl.clamp_min(config.free_bits).mean(1).sum() for kl in kl_dims]
+    kl = torch.stack(free).sum() / count
     spectral = errors.new_zeros(())
     if config.spectral_weight:
         spectral = torch.stack([_spectral(part).sum() for part in parts]).sum() / count
@@ -56,7 +58,6 @@ def objective(parts: list[dict], config: ModelConfig, beta: torch.Tensor | float
         loss = loss + beta * kl
     with torch.no_grad():
         r = torch.cat([pearson(part["predicted"], part["target"]) for part in parts])
-        means = torch.cat([part["mean"].flatten(0, 1) for part in parts])
     return Losses(
         loss=loss,
         error=errors.detach(),
@@ -64,7 +65,7 @@ def objective(parts: list[dict], config: ModelConfig, beta: torch.Tensor | float
         spectral=spectral.detach(),
         r=r,
         kl_per_dim=kl_per_dim.detach(),
-        mean_variance=means.detach().var(0),
+        latent_means=[part["mean"].detach() for part in parts],
     )
 
 

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 from .autoencoder import Encoder
 from .config import GRID_CHANNELS
 from .configuration_eeg_encoder import EegEncoderConfig
+from .initial import start_weights
 from .interpolation import head_directions, spline_matrix
 from .positions import grid_positions
 
@@ -41,10 +42,11 @@ class EegEncoderModel(PreTrainedModel):
         joint = self.vae.tokens == "joint"
         values = self.vae.patch_samples * (GRID_CHANNELS if joint else 1)
         self.encoder = Encoder(self.vae, values)
+        start_weights(self.encoder, seed=0)
         self.post_init()
 
     def _init_weights(self, module) -> None:
-        """Nothing: `Encoder` starts its own weights, and a file replaces them all."""
+        """Nothing: the weights are started already, and a file replaces them all."""
 
     def forward(self, eeg: torch.Tensor, positions_m: torch.Tensor) -> EegEncoderOutput:
         """eeg `[B, C, T]` in robust units (a recording divided by its scale), T at least one patch

@@ -166,7 +166,9 @@ def test_config_round_trip(name):
     [
         {"tokens": "pixel"}, {"width": 190}, {"mask_ratio": 1.0}, {"beta": -1.0},
         {"mask_mixture": {"stripe": 1.0}}, {"mask_mixture": {}}, {"colour": 1}, {"depth": 0},
-        {"visible_weight": 0.1, "baseline": "spline"}, {"loss": "l3"},
+        {"visible_weight": 0.1, "decoder_input": "signal_fill"},
+        {"decoder_input": "signal_fill", "baseline": "none"}, {"decoder_input": "all"},
+        {"loss": "l3"},
         {"tokens": "joint", "mask_mixture": {"block": 1.0}},
     ],
     ids=str,

@@ -86,6 +86,19 @@ def test_one_rank_equals_two(shards, straight, tmp_path):
     assert one == pytest.approx(two, rel=2e-3)  # bf16 sums in another order
 
 
+def test_free_bits_that_bind_give_one_gradient_for_any_ranks_and_micro_batch(shards, tmp_path):
+    """Held against each micro-batch's mean they would give another with each of these."""
+    heavy = ["--model", "beta=1", "--model", "free_bits=0.6", "--beta_warmup", 0]
+    found = []
+    for count, micro in ((2, 4), (2, 1), (1, 8)):
+        run = tmp_path / f"{count}-{micro}"
+        settings = flags(shards, run, micro_batch=micro, steps=2, eval_every=0)
+        ranks(count, PRETRAIN, *settings, *heavy, "--deepspeed_config", "ds_configs/zero2.json")
+        found.append([line[name] for line in metrics(run) for name in ("loss", "grad_norm")])
+    assert found[1] == pytest.approx(found[0], rel=5e-3)  # bf16 sums in another order
+    assert found[2] == pytest.approx(found[0], rel=5e-3)
+
+
 def test_a_run_without_the_launcher(shards, straight, tmp_path):
     run = tmp_path / "plain"
     python(PRETRAIN, *flags(shards, run))
@@ -101,9 +114,11 @@ def test_tensorboard_holds_what_is_promised(straight):
     events.Reload()
     names = set(events.Tags()["scalars"])
     wanted = ["loss", "error", "kl", "r", "r/A", "r/B", "lr", "grad_norm", "samples_per_s",
-              "tokens_per_s", "mfu", "latent/active_share", "skipped"]  # fmt: skip
+              "tokens_per_s", "mfu", "latent/kl_max_dim", "skipped"]  # fmt: skip
     assert {f"train/{name}" for name in wanted} <= names
-    assert {"val/r", "val/r/A", "val/r_spline", "val/r_linear", "val/error"} <= names
+    told = ["r", "r/A", "r_spline", "r_linear", "error", "r_other_latents",
+            "latent/window_variance", "latent/window_share", "latent/active_share"]  # fmt: skip
+    assert {f"val/{name}" for name in told} <= names
     assert events.Tags()["images"] == ["reconstruction"]
 
 

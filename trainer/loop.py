@@ -180,10 +180,10 @@ def _validate(engine, validation: Validation, seed: int, log: Log, bar, step: in
     values = validation.run(engine, seed)
     log.scalars("val", step, values)
     if ranks.first:
-        bar.write(
-            f"step {step}: held-out masked r {values['r']:.4f} "
-            f"(spline {values['r_spline']:.4f}, linear {values['r_linear']:.4f})"
-        )
+        beside = {"spline": "r_spline", "linear": "r_linear",
+                  "with another window's latents": "r_other_latents"}  # fmt: skip
+        shown = [f"{name} {values[key]:.4f}" for name, key in beside.items() if key in values]
+        bar.write(f"step {step}: held-out masked r {values['r']:.4f} ({', '.join(shown)})")
 
 
 def _line(step: int, steps: int, values: dict[str, float]) -> str:

@@ -21,8 +21,6 @@ from model.linear import multiplied_in
 from model.losses import Losses
 from trainer.runtime import Ranks, mean_over_ranks
 
-ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, importance-weighted autoencoders
-
 
 class Accumulator:
     """Sums of a log interval, on the device."""
@@ -35,7 +33,7 @@ class Accumulator:
         self.scalars = torch.zeros(4, device=self.device)
         self.count = 0
         self.r = torch.zeros(2, len(self.names), device=self.device)
-        self.latent = torch.zeros(2, self.latent_dim, device=self.device)
+        self.kl = torch.zeros(self.latent_dim, device=self.device)
 
     def add(self, losses: Losses, datasets: torch.Tensor) -> None:
         """One micro-batch; datasets int64 `[B]`: which dataset each sample of `losses.r` is of."""
@@ -44,7 +42,7 @@ class Accumulator:
         self.count += 1
         self.r[0].index_add_(0, datasets, losses.r)
         self.r[1].index_add_(0, datasets, torch.ones_like(losses.r))
-        self.latent += torch.stack([losses.kl_per_dim, losses.mean_variance])
+        self.kl += losses.kl_per_dim
 
     def result(self, ranks: Ranks) -> dict[str, float]:
         """Means over the interval and all ranks; every rank must call it. Empty where all of the
@@ -53,13 +51,12 @@ class Accumulator:
             return {}
         scalars = mean_over_ranks(self.scalars, ranks).cpu() / self.count
         r = mean_over_ranks(self.r, ranks).cpu()
-        kl, variance = mean_over_ranks(self.latent, ranks).cpu() / self.count
+        kl = mean_over_ranks(self.kl, ranks).cpu() / self.count
         values = dict(zip(("loss", "error", "kl", "spectral"), scalars.tolist(), strict=True))
         values["r"] = (r[0].sum() / r[1].sum().clamp_min(1e-9)).item()
         for name, total, count in zip(self.names, *r.tolist(), strict=True):
             if count:
                 values[f"r/{name}"] = total / count
-        values["latent/active_share"] = (variance > ACTIVE_VARIANCE).float().mean().item()
         values["latent/kl_max_dim"] = kl.max().item()
         values["latent/kl_min_dim"] = kl.min().item()
         self.reset()

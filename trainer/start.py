@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from data.errors import InputError
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
@@ -64,8 +62,7 @@ def prepare(config: RunConfig, model_config: ModelConfig) -> Start:
 
 def initial_model(plan: Plan) -> MaskedVAE:
     """A model with weights drawn from the run's seed, or taken from `--init`."""
-    torch.manual_seed(plan.config.seed)
-    model = MaskedVAE(plan.model)
+    model = MaskedVAE(plan.model, plan.config.seed)
     if plan.config.init:
         state, meta = load_state(plan.config.init)
         own = model.state_dict()

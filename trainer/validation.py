@@ -1,4 +1,5 @@
-"""Masked correlation on held-out subjects during training, beside what interpolation gives.
+"""Masked correlation on held-out subjects during training, beside what interpolation gives and what
+stays with the latents of another window: what the latents carry is the difference.
 
 The windows and masks are the same at every validation and for every run on the same shards: they
 depend on the split and the model's mask settings, not on the run's seed. They are read once, at the
@@ -19,6 +20,7 @@ from model.interpolation import linear_fill, spline_fill
 from model.losses import pearson
 from trainer.batches import DrawMasks, hidden_mask, to_device
 from trainer.feed import finite
+from trainer.latent_spread import spread, spread_sums
 from trainer.runtime import Ranks, mean_over_ranks, together
 
 MASK_SEED = 20_000
@@ -36,7 +38,8 @@ class Validation:
             manifest, manifest.of_split("val"), DrawMasks(config, MASK_SEED)
         )
         self.names = self.dataset.dataset_names
-        requests = evenly_spaced(self.dataset, windows, batch)
+        # Two windows at least: one is given the other's latents.
+        requests = evenly_spaced(self.dataset, windows, max(2, batch))
         # Every rank runs as many forward passes (ZeRO-3 gathers weights in each): the last ones of
         # some ranks are repeats that count nothing.
         rounds = -(-len(requests) // ranks.world)
@@ -58,17 +61,27 @@ class Validation:
         return parts
 
     def run(self, model: MaskedVAE, seed: int) -> dict[str, float]:
-        """Loss terms and r by dataset; the first call adds r of the baselines on the same masks."""
+        """Error and r, r by dataset, r with the latents of another window, and how the latents vary
+        over windows (trainer/latent_spread.py); the first call adds r of the baselines on the same
+        masks."""
         training = model.training
         model.eval()
-        totals = torch.zeros(4, len(self.names), dtype=torch.float64, device=self.ranks.device)
-        error = torch.zeros(2, dtype=torch.float64, device=self.ranks.device)
+        device = self.ranks.device
+        totals = torch.zeros(6, len(self.names), dtype=torch.float64, device=device)
+        error = torch.zeros(2, dtype=torch.float64, device=device)
+        latent = torch.zeros(5, self.config.latent_dim, dtype=torch.float64, device=device)
         with torch.no_grad():
             for parts, counts in zip(self.batches, self.counts, strict=True):
-                parts = to_device(parts, self.ranks.device)
+                parts = to_device(parts, device)
                 losses = model(parts, 0.0, seed)
+                other = model(parts, 0.0, seed, other_latents=True)
                 datasets = torch.cat([part["dataset"] for part in parts])
-                rows = [losses.r, torch.ones_like(losses.r)]
+                # A window that is alone in its part has no other.
+                paired = torch.cat(
+                    [part["position"].new_full((len(part["eeg"]),), len(part["eeg"]) > 1)
+                     for part in parts]
+                )  # fmt: skip
+                rows = [losses.r, torch.ones_like(losses.r), other.r * paired, paired]
                 if self.baselines is None:
                     rows += [self._baseline_r(parts, fill) for fill in (spline_fill, linear_fill)]
                 if counts:
@@ -77,13 +90,17 @@ class Validation:
                     error += torch.stack(
                         [losses.error * len(losses.r), losses.r.new_tensor(len(losses.r))]
                     )
+                    for part, means in zip(parts, losses.latent_means, strict=True):
+                        tokens = part["keep"].shape[1] + part["hide"].shape[1]
+                        latent += spread_sums(means, part["keep"], tokens)
         model.train(training)
         totals = mean_over_ranks(totals, self.ranks).cpu()
         error = mean_over_ranks(error, self.ranks).cpu()
+        latent = mean_over_ranks(latent, self.ranks).cpu()
         if self.baselines is None:
             self.baselines = {
                 f"r_{name}": (totals[row].sum() / totals[1].sum()).item()
-                for row, name in ((2, "spline"), (3, "linear"))
+                for row, name in ((4, "spline"), (5, "linear"))
             }
         values = {
             "error": (error[0] / error[1]).item(),
@@ -91,7 +108,9 @@ class Validation:
         }
         for index, name in enumerate(self.names):
             values[f"r/{name}"] = (totals[0, index] / totals[1, index].clamp_min(1e-9)).item()
-        return {**values, **self.baselines}
+        if totals[3].sum() > 0:
+            values["r_other_latents"] = (totals[2].sum() / totals[3].sum()).item()
+        return {**values, **spread(latent), **self.baselines}
 
     def _baseline_r(self, parts: list[Part], fill) -> torch.Tensor:
         found = []

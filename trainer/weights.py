@@ -16,17 +16,20 @@ import torch
 
 from data.errors import InputError
 from model.autoencoder import MaskedVAE
-from model.config import from_dict
+from model.config import from_dict, with_new_fields
 from trainer import checkpoint
 
 FORMAT = "eeg-masked-vae"
 
 
 def read_run_config(run: Path) -> dict:
-    """config.json of a run folder."""
+    """config.json of a run folder; a masked autoencoder's model has its fields of today."""
     path = run / "config.json"
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        if "decoder_depth" in found.get("model", {}):
+            found["model"] = with_new_fields(found["model"])
+        return found
     except FileNotFoundError:
         raise InputError(
             f"{run}: not a run folder (no config.json)",

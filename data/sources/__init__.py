@@ -19,6 +19,8 @@ from typing import Protocol
 from data.errors import InputError, did_you_mean
 from data.profiles import Profile
 from data.recordings import MegOptions, Recording
+from data.sources.labelled import label_items
+from data.sources.selection import select_subjects
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Kind:
 
 _SUBJECTS = "which subjects, e.g. 1-3+7 (ranges and single ones joined by +); default all"
 _MONTAGE = "a montage built into MNE, or a file of positions, instead of the recording's own"
+_UNIT = "uV, nV, mV or V: the unit of the file's EEG, whatever the file says or does not say"
 _EVENTS = "1: one window for each event, with its label; 0: continuous windows"
 _MEG = {
     "sss": "1: signal-space separation of the MEG (with a profile that keeps MEG); default 0",
@@ -43,7 +46,14 @@ _EVENTS_FROM = {
     "edges": "any (default): each change of a stimulus channel to another code than 0 is an event; "
     "rise: only to a higher code",
 }
-_COMMON = {"split": "train, val or test for all of it; auto (default) splits by subject"}
+_COMMON = {
+    "split": "train, val or test for all of it; auto (default) splits by subject",
+    "label": "a regular expression whose group called label, or first group, in a recording's path "
+    "(raw:, bids:) or name is its label; with labels=, the name of the column",
+    "labels": "a table, tab-separated, of labels by file, recording or subject (and session, run)",
+}
+_CHOSEN_BY_SUBJECT = ("raw", "vc")
+"""Kinds whose items are listed first and then chosen by `subjects`."""
 
 KINDS = {
     "moabb": Kind(
@@ -69,6 +79,7 @@ KINDS = {
             "split_num": "which of the file's splits, default 0",
             "by": "subject (default): subjects are split; image: the published split of images "
             "is used, so every subject is in all three splits",
+            "subjects": _SUBJECTS,
             "subject": "one subject only; needed with block_splits_by_image_single.pth (subject=4)",
             "montage": "a montage with 128 channels in the file's order, e.g. biosemi128",
             "channels": "a text file with one channel name per line, in the file's order",
@@ -98,6 +109,7 @@ KINDS = {
             "dataset": "a name for the dataset, default the folder's name",
             "montage": _MONTAGE,
             "mains_hz": "50 or 60; default: the sidecar, else measured",
+            "unit": _UNIT,
             **_MEG,
         },
     ),
@@ -107,12 +119,14 @@ KINDS = {
         {
             "subject": "a regular expression whose first group in the path is the subject; "
             "default: sub-XX in the path, else the file's name",
+            "subjects": _SUBJECTS,
             "dataset": "a name for the dataset, default the folder's name",
             "montage": _MONTAGE,
             "events": "descriptions of annotations, or codes of a stimulus channel, joined by +; "
             "default: continuous",
             **_EVENTS_FROM,
             "mains_hz": "50 or 60; default: the file's header, else measured",
+            "unit": _UNIT,
             **_MEG,
         },
     ),
@@ -179,6 +193,16 @@ class Spec:
                 f"--source {self}: mains_hz={text}", "write mains_hz=50 or mains_hz=60"
             )
         return float(text) if text else None
+
+    def unit(self) -> str | None:
+        """The option `unit`, as a key of data.units.VOLTS."""
+        text = self.options.get("unit")
+        plain = text.replace("µ", "u").replace("μ", "u") if text else None
+        if plain not in (None, "nV", "uV", "mV", "V"):
+            raise InputError(
+                f"--source {self}: unit={text}", "write unit=uV, or another of nV, mV and V"
+            )
+        return plain
 
     def meg_options(self, profile: Profile) -> MegOptions | None:
         """The options `sss` and `regress`; None where the profile keeps no MEG."""
@@ -274,7 +298,11 @@ def list_items(spec: Spec, profile: Profile) -> list[WorkItem]:
     items = importlib.import_module(KINDS[spec.kind].module).list_items(spec, profile)
     if not items:
         raise InputError(f"--source {spec}: nothing to pack", "check the path and the options")
-    return items
+    if spec.kind in _CHOSEN_BY_SUBJECT:
+        people = list(dict.fromkeys(item.subject for item in items))
+        wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")
+        items = [item for item in items if item.subject in wanted]
+    return label_items(spec, items)
 
 
 def help_text() -> str:

@@ -34,10 +34,11 @@ from data.sources.channels_table import (
 )
 from data.sources.events import BREAKS, EventChoice, find_events
 from data.sources.events_table import rows_outside
+from data.sources.file_units import same_units
 from data.sources.from_raw import is_part_of_another
 from data.sources.integrity import companions
 from data.sources.moabb_names import quiet
-from data.sources.opening import read_raw
+from data.sources.opening import read_raw_and_factors
 from data.sources.selection import file_signature, select_subjects
 
 FORMATS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
@@ -59,6 +60,7 @@ class BidsItem:
     mains_hz: float | None
     split: str
     meg: MegOptions | None = None
+    unit: str | None = None
 
     @property
     def key(self) -> str:
@@ -73,6 +75,7 @@ class BidsItem:
             "events": asdict(self.events) if self.events else None,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
+            "unit": self.unit,
             "meg": asdict(self.meg) if self.meg else None,
         }
 
@@ -87,7 +90,7 @@ class BidsItem:
         return found
 
     def load(self) -> Iterator[Recording]:
-        raw = read_bids(self.path, self.root)
+        raw = read_bids(self.path, self.root, self.unit)
         yield Recording(
             dataset=self.dataset,
             subject=self.subject,
@@ -137,6 +140,7 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
             mains_hz=spec.mains(),
             split=spec.split,
             meg=spec.meg_options(profile),
+            unit=spec.unit(),
         )
         for path in paths
     ]
@@ -148,12 +152,13 @@ def bids_path(path: Path, root: Path) -> mne_bids.BIDSPath:
     return found.update(root=root)
 
 
-def read_bids(path: Path, root: Path) -> mne.io.BaseRaw:
-    """Open a recording with its sidecars applied, not loading its signal.
+def read_bids(path: Path, root: Path, unit: str | None = None) -> mne.io.BaseRaw:
+    """Open a recording with its sidecars applied, not loading its signal; `unit`: of its EEG.
 
-    Raises InputError where it is truncated or unreadable, or its channels.tsv names others.
+    Raises InputError where it is torn or unreadable, or its channels.tsv names others.
     """
-    plain = read_raw(path)  # says whether it is whole; its own annotations and bad channels
+    # Says whether it is whole; its own annotations, bad channels and units.
+    plain, factors = read_raw_and_factors(path, unit)
     described = bids_path(path, root)
     sidecar = described.find_matching_sidecar("channels", ".tsv", on_error="ignore")
     rows = read_rows(Path(sidecar)) if sidecar else []
@@ -174,6 +179,7 @@ def read_bids(path: Path, root: Path) -> mne.io.BaseRaw:
     raw.info["bads"] = [name for name in raw.ch_names if name in marked]
     if "eeg" not in raw.get_channel_types():
         raise InputError(f"{path}: no channel is EEG", "leave it out with subjects= or tasks=")
+    same_units(raw, plain, factors)
     events, own = _annotations(raw), _annotations(plain)
     own = [entry for entry in own if entry[2].lower().startswith(BREAKS) and entry not in events]
     if own:

@@ -49,6 +49,7 @@ class RawItem:
     mains_hz: float | None
     split: str
     meg: MegOptions | None = None
+    unit: str | None = None
 
     @property
     def key(self) -> str:
@@ -66,11 +67,12 @@ class RawItem:
             "events": asdict(self.events) if self.events else None,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
+            "unit": self.unit,
             "meg": asdict(self.meg) if self.meg else None,
         }
 
     def load(self) -> Iterator[Recording]:
-        raw = read_raw(self.path)
+        raw = read_raw(self.path, self.unit)
         yield Recording(
             dataset=self.dataset,
             subject=self.subject,
@@ -133,6 +135,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
                 spec.mains(),
                 spec.split,
                 spec.meg_options(profile),
+                spec.unit(),
             )
         )
     return items

@@ -14,14 +14,21 @@ from data.sources.channels_table import (
     rows_of_channels,
 )
 from data.sources.discontinuities import mark_joins
+from data.sources.file_units import apply_units, mark_without_range
 from data.sources.integrity import check_length, check_whole
 
 
-def read_raw(path: Path) -> mne.io.BaseRaw:
-    """Open a file with MNE, not loading its signal; InputError if it is unreadable or truncated.
+def read_raw(path: Path, unit: str | None = None) -> mne.io.BaseRaw:
+    """Open a file with MNE, not loading its signal; InputError if it is unreadable or torn.
 
-    What MNE warns of is warned of: the packer keeps it (data/remarks.py).
+    `unit`: of its EEG, over what the file says. What MNE warns of is warned of: the packer keeps it
+    (data/remarks.py).
     """
+    return read_raw_and_factors(path, unit)[0]
+
+
+def read_raw_and_factors(path: Path, unit: str | None) -> tuple[mne.io.BaseRaw, dict[str, float]]:
+    """`read_raw`, and by what channels were multiplied to make them volts."""
     check_whole(path)
     try:
         # Active shielding spoils a file's MEG, not its EEG; data/pairing.py asks for SSS.
@@ -35,6 +42,10 @@ def read_raw(path: Path) -> mne.io.BaseRaw:
         ) from error
     check_length(raw, path)
     mark_joins(raw, path)
+    rows: list[dict[str, str]] = []
     if sidecar := channels_table_of(path):
-        apply_types_and_bads(raw, rows_of_channels(read_rows(sidecar), raw, sidecar))
-    return raw
+        rows = rows_of_channels(read_rows(sidecar), raw, sidecar)
+        apply_types_and_bads(raw, rows)
+    factors = apply_units(raw, path, rows, unit)
+    mark_without_range(raw, path)
+    return raw, factors

@@ -157,6 +157,7 @@ def simulate(item: SimulatedItem) -> Recording:
         run="1",
         raw=raw,
         mains_hz=50.0,
+        montage=standard,  # where the model's electrodes are, not where a head's would be
         source_files=[],
     )
 

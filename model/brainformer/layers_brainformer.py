@@ -7,6 +7,8 @@ past reach the output only through these sums.
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,6 +19,13 @@ _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacke
 ROTARY_BASE = 10_000.0
 # A CUDA grid's second and third sides end at 65,535, and fused kernels put sequences x heads there.
 MAX_SEQUENCES_X_HEADS = 65_535
+
+
+def named_generator(seed: int, name: str, device: torch.device) -> torch.Generator:
+    """A generator keyed by (seed, name). As in model/initial.py, which a folder that holds this
+    model with its code does not have."""
+    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
 
 
 def residual_linear(d_in: int, d_out: int, n_branches: int) -> nn.Linear:

@@ -22,7 +22,14 @@ from transformers.utils import ModelOutput
 from .configuration_brainformer import BrainformerConfig
 from .heads_brainformer import Heads
 from .inputs_brainformer import Inputs, prepare_inputs, valid_outputs
-from .layers_brainformer import DecoderLayer, RouterMixer, TwoStageLayer, over_time, rotary_angles
+from .layers_brainformer import (
+    DecoderLayer,
+    RouterMixer,
+    TwoStageLayer,
+    named_generator,
+    over_time,
+    rotary_angles,
+)
 from .pretrained_brainformer import PretrainedTokens
 from .quantizer_brainformer import MuLawQuantizer
 from .sensors_brainformer import MEG_FEATURES, POSITION_FEATURES, LinearSkip, SensorEncoder
@@ -71,29 +78,45 @@ class BrainformerPreTrainedModel(PreTrainedModel):
     # The loss is a mean over the batch at hand: Trainer must not scale it by the number of ranks.
     accepts_loss_kwargs = False
 
+    def post_init(self) -> None:
+        for name, module in self.named_modules():
+            if not hasattr(module, "start_name"):  # a model inside has named its own
+                module.start_name = name
+        super().post_init()
+
     def _init_weights(self, module: nn.Module) -> None:
         """Variance-keeping starts. (transformers' usual 0.02 learns nothing in this model's time.)
+
+        Each module draws from a generator keyed by torch's seed (`torch.manual_seed`) and its own
+        name, so that configurations that share a module share its start. Two models made after one
+        seed therefore start alike.
 
         Only torch.nn.init functions: while a file is loaded, transformers makes them leave loaded
         weights alone.
         """
+        own = next(module.parameters(recurse=False), None)
+        if own is None or own.is_meta:
+            return
+        generator = named_generator(torch.initial_seed(), module.start_name, own.device)
         if isinstance(module, nn.Linear):
             gain = getattr(module, "init_gain", 1.0)
-            nn.init.normal_(module.weight, std=gain * module.in_features**-0.5)
+            std = gain * module.in_features**-0.5
+            nn.init.normal_(module.weight, std=std, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight)
+            nn.init.normal_(module.weight, generator=generator)
         elif isinstance(module, RouterMixer):
-            nn.init.normal_(module.router)
+            nn.init.normal_(module.router, generator=generator)
         elif isinstance(module, StateMixer):
             nn.init.zeros_(module.mixing)
         elif isinstance(module, LinearSkip) and module.kind == "montage":
             nn.init.zeros_(module.meg_factor)
-            nn.init.normal_(module.eeg_factor, std=len(module.eeg_factor) ** -0.5)
+            std = len(module.eeg_factor) ** -0.5
+            nn.init.normal_(module.eeg_factor, std=std, generator=generator)
 
 
 class BrainformerModel(BrainformerPreTrainedModel):
