@@ -9,8 +9,8 @@ import mne
 import numpy as np
 import pytest
 
-from data.channels import TEMPLATE
 from data.errors import InputError
+from data.montages import TEMPLATE
 from data.preprocess import _hash, make_windows, source_hashes
 from data.profiles import get_profile
 from data.recordings import Recording
