@@ -101,13 +101,15 @@ def test_comments_do_not_hide_triggers(tmp_path):
 
 def test_a_name_in_two_places_is_not_guessed_at(tmp_path):
     codes = [(5, 7, 1), (9, 7, 1)]
+    more = [("LEFT", codes), ("RIGHT", [(6, 7, 1)])]
+    write_fif(tmp_path / "z_raw.fif", notes=[(3, "7")], more=more)
+    with pytest.raises(
+        InputError, match=r"at different times \(annotations: 1, LEFT: 2, RIGHT: 1\)"
+    ) as no:
+        events_of(f"raw:{tmp_path}/z_raw.fif,events=7")
+    assert "events_from=annotations or events_from=LEFT or events_from=RIGHT" in no.value.remedy
     write_fif(tmp_path / "x_raw.fif", codes, [(3, "7")], more=[("STI 001", [(6, 7, 1)])])
     source = f"raw:{tmp_path}/x_raw.fif,events=7"
-    with pytest.raises(
-        InputError, match=r"at different times \(annotations: 1, STI 014: 2\)"
-    ) as no:
-        events_of(source)
-    assert "events_from=annotations or events_from=STI 014" in no.value.remedy
     assert events_of(f"{source},events_from=annotations")[0] == [(3.0, "7")]
     assert events_of(f"{source},events_from=sti014")[0] == [(5.0, "7"), (9.0, "7")]
     assert events_of(f"{source},events_from=STI 001")[0] == [(6.0, "7")]
@@ -116,6 +118,13 @@ def test_a_name_in_two_places_is_not_guessed_at(tmp_path):
     # Annotations that somebody made of the codes are the same events.
     write_fif(tmp_path / "y_raw.fif", codes, [(5.0, "7"), (9.0, "7")])
     assert events_of(f"raw:{tmp_path}/y_raw.fif,events=7")[0] == [(5.0, "7"), (9.0, "7")]
+
+
+def test_triggers_go_before_annotations_that_disagree_and_it_is_said(tmp_path):
+    write_fif(tmp_path / "x_raw.fif", [(5, 7, 1), (9, 7, 1)], [(3, "7")])
+    found, said = events_of(f"raw:{tmp_path}/x_raw.fif,events=7")
+    assert found == [(5.0, "7"), (9.0, "7")]
+    assert "disagree (annotations: 1, STI 014: 2): the triggers were used" in said
 
 
 def test_every_stimulus_channel_is_looked_at(tmp_path):

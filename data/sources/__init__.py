@@ -41,8 +41,8 @@ _MEG = {
     "regress": "eog, ecg or eog+ecg: take their linear part out of EEG and MEG (likewise)",
 }
 _EVENTS_FROM = {
-    "events_from": "annotations, or a stimulus channel's name; needed where both hold an event of "
-    "one name",
+    "events_from": "annotations, or a stimulus channel's name; default: where the names are found, "
+    "triggers before annotations",
     "edges": "any (default): each change of a stimulus channel to another code than 0 is an event; "
     "rise: only to a higher code",
 }

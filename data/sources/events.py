@@ -1,7 +1,8 @@
 """Which moments of a recording are its events: annotations, or codes of a stimulus channel.
 
 A file may hold both, and its annotations may be comments. So each name that is asked for is looked
-for in both; one that both hold, at other times, is not guessed at.
+for in both. Of one that both hold at other times the triggers are taken, and it is said: they are
+what was recorded. One that several stimulus channels hold at other times is not guessed at.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def find_events(
     too, for the cutter to count.
 
     Warns of names that are not there, and of codes that may be none. InputError where none is
-    there, with what is; or where annotations and a channel both hold a name, at other times.
+    there, with what is; or where several stimulus channels hold a name, at other times.
     """
     if choice.source == ANNOTATIONS:
         sources = {ANNOTATIONS: annotated(raw, choice.names)}
@@ -204,17 +205,31 @@ def _coded(raw: mne.io.BaseRaw, channel: str, choice: EventChoice) -> Times:
 
 
 def _one_of(holding: Times, name: str, where: str) -> str:
-    """Which source an event's name is taken from: the only one, or any where all agree."""
-    (first, onsets), *others = holding.items()
-    for _, also in others:
-        if len(also) != len(onsets) or np.abs(np.sort(also) - np.sort(onsets)).max() > SAME_S:
-            counts = ", ".join(f"{source}: {len(times)}" for source, times in holding.items())
-            raise InputError(
-                f"{where}: events called {name!r} are in several places, at different times "
-                f"({counts})",
-                f"say which are meant: events_from={' or events_from='.join(holding)}",
-            )
+    """Which source an event's name is taken from: the only one, or any where all agree. Triggers go
+    before annotations that disagree, with a warning; InputError where channels disagree."""
+    triggers = {source: times for source, times in holding.items() if source != ANNOTATIONS}
+    if not triggers:
+        return ANNOTATIONS
+    (first, onsets), *others = triggers.items()
+    counts = ", ".join(f"{source}: {len(times)}" for source, times in holding.items())
+    if not all(_same(onsets, also) for _, also in others):
+        raise InputError(
+            f"{where}: events called {name!r} are in several places, at different times ({counts})",
+            f"say which are meant: events_from={' or events_from='.join(holding)}",
+        )
+    if ANNOTATIONS in holding and not _same(onsets, holding[ANNOTATIONS]):
+        warnings.warn(
+            f"annotations and triggers called {name!r} disagree ({counts}): the triggers were "
+            f"used; events_from={ANNOTATIONS} takes the others",
+            stacklevel=3,
+        )
     return first
+
+
+def _same(onsets: np.ndarray, also: np.ndarray) -> bool:
+    if len(onsets) != len(also):
+        return False
+    return bool(np.abs(np.sort(also) - np.sort(onsets)).max(initial=0.0) <= SAME_S)
 
 
 def _none(raw, choice: EventChoice, where: str, sources: dict, beyond: int) -> InputError:
