@@ -5,7 +5,6 @@ All of it is read from the manifest, so that packing and inspecting a folder say
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 
 SHOWN = 12
@@ -45,8 +44,7 @@ def window_lines(recordings: list[dict]) -> list[str]:
 def _kind(why: str) -> str:
     """A reason without what is particular to one channel."""
     plain = why.split(" (")[0]
-    return re.sub(r"^the same electrode as .*, which is used$", "the same electrode as another",
-                  plain)  # fmt: skip
+    return "the same electrode as another" if plain.startswith("the same electrode as ") else plain
 
 
 def _recordings(count: int) -> str:
