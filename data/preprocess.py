@@ -21,7 +21,7 @@ import numpy as np
 
 from data.bad_channels import find_bad_channels, robust_amplitude, sample
 from data.channels import FEWEST, choose_channels
-from data.cutting import WindowCutter
+from data.cutting import Stretches, WindowCutter
 from data.errors import InputError
 from data.files import hashes_of
 from data.filtering import BandPass, measure_mains
@@ -173,7 +173,9 @@ def _too_few_good(where: str, good: int, total: int, reasons: dict[str, str]) ->
 
 def _continuous(recording: Recording, profile: Profile) -> Windows:
     found = prepare(recording, profile)
-    cutter = WindowCutter(profile, np.array(found.good), recording.events)
+    cutter = WindowCutter(
+        profile, np.array(found.good), recording.events, stretches_of(recording.raw)
+    )
     rough = bad_intervals(recording.raw)
     for index, part in enumerate(found.parts):
         flat, start_s, holes_s = found.windows_of(index)
@@ -191,6 +193,11 @@ def _continuous(recording: Recording, profile: Profile) -> Windows:
         info=found.info | describe(recording, profile, data, scale_v, cutter.dropped),
         amplitudes=amplitudes,
     )
+
+
+def stretches_of(raw: mne.io.BaseRaw) -> Stretches:
+    """Where `raw` has signal without a join, short stretches too."""
+    return Stretches.of(spans_of(raw), raw.n_times, raw.info["sfreq"])
 
 
 def checked_scale(scale_v: float | None, recording: Recording) -> float | None:

@@ -13,10 +13,11 @@ from commands import ROOT, run
 from files import write_brainvision
 from loading import loaded
 
-from data.channels import TEMPLATE, choose_channels, template_positions
+from data.channels import choose_channels
 from data.errors import InputError
 from data.frames import CENTRE_M, RADIUS_M, NamesContradictPlaces, place_in_head
 from data.manifest import read_manifest
+from data.montages import TEMPLATE, template_positions
 from data.similarity import fit_robustly, fit_similarity, fit_sphere
 
 KNOWN = {key: place for key, (_, place) in template_positions(TEMPLATE).items()}

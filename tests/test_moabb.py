@@ -9,9 +9,9 @@ import mne
 import numpy as np
 import pytest
 
-from data.channels import TEMPLATE
 from data.errors import InputError
 from data.files import _hash
+from data.montages import TEMPLATE
 from data.preprocess import make_windows, source_hashes
 from data.profiles import get_profile
 from data.recordings import Recording

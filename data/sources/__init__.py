@@ -41,6 +41,12 @@ _MEG = {
     "sss": "1: signal-space separation of the MEG (with a profile that keeps MEG); default 0",
     "regress": "eog, ecg or eog+ecg: take their linear part out of EEG and MEG (likewise)",
 }
+_EVENTS_FROM = {
+    "events_from": "annotations, or a stimulus channel's name; default: where the names are found, "
+    "triggers before annotations",
+    "edges": "any (default): each change of a stimulus channel to another code than 0 is an event; "
+    "rise: only to a higher code",
+}
 _COMMON = {
     "split": "train, val or test for all of it; auto (default) splits by subject",
     "label": "a regular expression whose group called label, or first group, in a recording's path "
@@ -100,6 +106,7 @@ KINDS = {
             "runs": "which runs, joined by + (as in the files' names); default all",
             "events": "1: one window for each row of events.tsv; or names of events, joined by +; "
             "default: continuous windows",
+            **_EVENTS_FROM,
             "dataset": "a name for the dataset, default the folder's name",
             "montage": _MONTAGE,
             "mains_hz": "50 or 60; default: the sidecar, else measured",
@@ -117,7 +124,9 @@ KINDS = {
             "subjects": _SUBJECTS,
             "dataset": "a name for the dataset, default the folder's name",
             "montage": _MONTAGE,
-            "events": "descriptions of the events to cut at, joined by +; default: continuous",
+            "events": "descriptions of annotations, or codes of a stimulus channel, joined by +; "
+            "default: continuous",
+            **_EVENTS_FROM,
             "mains_hz": "50 or 60; default: the file's header, else measured",
             "unit": _UNIT,
             **_MEG,

@@ -27,6 +27,7 @@ from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
 from data.sources.channels_table import channels_table_of
+from data.sources.events import EventChoice, annotations_outside, find_events
 from data.sources.opening import read_raw
 from data.sources.raw_subjects import entity, name_subjects
 from data.sources.recording_files import (
@@ -38,9 +39,6 @@ from data.sources.recording_files import (
 )
 from data.sources.selection import file_signature
 
-BREAKS = ("bad", "edge", "boundary", "new segment")
-"""Annotations that are no events, by how they begin."""
-
 
 @dataclass(frozen=True)
 class RawItem:
@@ -51,7 +49,7 @@ class RawItem:
     subject: str
     session: str
     run: str
-    events: tuple[str, ...] | None
+    events: EventChoice | None
     montage: str | None
     mains_hz: float | None
     split: str
@@ -71,7 +69,7 @@ class RawItem:
             "subject": self.subject,
             "session": self.session,
             "run": self.run,
-            "events": self.events,
+            "events": asdict(self.events) if self.events else None,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
             "unit": self.unit,
@@ -90,12 +88,18 @@ class RawItem:
             session=self.session,
             run=self.run,
             raw=raw,
-            events=find_events(raw, self.events, str(self.path)) if self.events else None,
+            events=self._events(raw),
             mains_hz=self.mains_hz,
             montage=self.montage,
             source_files=with_opened(files_of(self.path), raw),
             meg=self.meg,
         )
+
+    def _events(self, raw: mne.io.BaseRaw) -> list[Event] | None:
+        if self.events is None:
+            return None
+        beyond = annotations_outside(raw, self.path)
+        return find_events(raw, self.events, str(self.path), beyond)
 
 
 def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
@@ -120,7 +124,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
         print(f"{spec}: all folders are one dataset, {dataset!r}, and a subject's name one person; "
               "where that is wrong, give each study a source with dataset=NAME",
               flush=True)  # fmt: skip
-    events = spec.options.get("events")
+    events = EventChoice.of(spec)
     items, ids = [], set()
     for path, subject in zip(paths, subjects, strict=True):
         session = entity(path.as_posix(), "ses") or "1"
@@ -137,7 +141,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
                 subject,
                 session,
                 run,
-                tuple(part.strip() for part in events.split("+")) if events else None,
+                events,
                 spec.options.get("montage"),
                 spec.mains(),
                 spec.split,
@@ -154,33 +158,3 @@ def _fixed_part(target: str) -> Path:
     while glob.has_magic(str(folder)):
         folder = folder.parent
     return folder
-
-
-def find_events(raw: mne.io.BaseRaw, wanted: tuple[str, ...], where: str) -> list[Event]:
-    """Events whose description is one of `wanted`, from annotations or else a stimulus channel.
-
-    Runs of spaces count as one. Labels are the descriptions. InputError lists what is present.
-    """
-    notes, names = raw.annotations, {" ".join(name.split()) for name in wanted}
-    found = [
-        (onset - raw.first_time, " ".join(str(name).split()))
-        for onset, name in zip(notes.onset, notes.description, strict=True)
-        if " ".join(str(name).split()) in names or not str(name).lower().startswith(BREAKS)
-    ]
-    if not found and "stim" in raw.get_channel_types():
-        codes = mne.find_events(raw, shortest_event=1, verbose="error")
-        found = [
-            ((sample - raw.first_samp) / raw.info["sfreq"], str(code)) for sample, _, code in codes
-        ]
-    events = [Event(float(onset), name) for onset, name in found if name in names]
-    if not events:
-        counts: dict[str, int] = {}
-        for _, name in found:
-            counts[name] = counts.get(name, 0) + 1
-        listing = ", ".join(f"{name!r} ({count})" for name, count in sorted(counts.items())[:20])
-        raise InputError(
-            f"{where}: no event is called {' or '.join(map(repr, sorted(names)))}; "
-            f"present: {listing or 'no events at all'}",
-            "name one that is present, or leave events out for continuous windows",
-        )
-    return events

@@ -20,7 +20,7 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, Recording
 from data.sources import Spec
-from data.sources.from_raw import find_events
+from data.sources.events import EventChoice, find_events
 from data.sources.opening import read_raw
 from data.sources.recording_files import check_own_signal, files_of
 from data.sources.selection import file_signature, select_subjects
@@ -63,7 +63,7 @@ class ThingsItem:
                 source_files=_files(header),
             )
             if self.by_event:
-                events = find_events(raw, (IMAGE_ON,), str(header))
+                events = find_events(raw, EventChoice((IMAGE_ON,)), str(header))
                 table = _table(header)
                 recording.events = name_images(events, table)
                 if len(table) != len(events):

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.channels import TEMPLATE, positions_of, template_positions
 from data.errors import InputError
+from data.montages import TEMPLATE, positions_of, template_positions
 from data.profiles import Profile
 from data.recordings import Recording, safe_name
 from data.sources import Spec

@@ -45,7 +45,8 @@ HEADERS = {
 """Suffix of a file that is opened along with another -> suffixes of that other one."""
 NO_SIGNAL = (  # noqa: SIM905
     ".vhdr .ahdr .vmrk .amrk .tsv .csv .json .txt .md .xml .html .pdf .rtf .lay .dap .rs3 .cef "
-    ".ceo .dpa .dpo .hpi .pnt .log .21e .head .elc .elp .sfp .loc .locs .ced .bvef .csd .xyz .hpts .pos"
+    ".ceo .dpa .dpo .hpi .pnt .log .21e .head .elc .elp .sfp .loc .locs .ced .bvef .csd .xyz "
+    ".hpts .pos"
 ).split()
 """Suffixes of headers, markers, tables and places: equal ones do not mean an equal recording."""
 
