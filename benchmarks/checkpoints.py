@@ -34,7 +34,8 @@ from model.config import preset
 from model.positions import grid_positions
 from trainer.batches import DrawMasks
 from trainer.checkpoint import checkpoint_folder, damaged, tag_of
-from trainer.config import RunConfig, read_deepspeed_config
+from trainer.config import RunConfig
+from trainer.deepspeed_json import read_deepspeed_config
 from trainer.feed import finite
 from trainer.optim import make_optimizer
 from trainer.runtime import start_ranks

@@ -9,6 +9,7 @@ those between recordings (data/session_scale.py).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,14 +21,50 @@ from data.session_scale import LARGEST
 
 MOST_SAMPLES = 250_000
 """The scale is the median of about this many samples, at evenly spread times: 0.2 % precise."""
+NEAR_EDGE = "event too near an edge"
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Where a recording has signal, without joins."""
+
+    spans_s: np.ndarray
+    """float64 `[K, 2]`, seconds from the first sample."""
+    duration_s: float
+
+    @classmethod
+    def of(cls, spans: list[tuple[int, int]], samples: int, sfreq_hz: float) -> Stretches:
+        """`spans`: first and last sample + 1 of each, of a recording of `samples`."""
+        return cls(np.array(spans, np.float64).reshape(-1, 2) / sfreq_hz, samples / sfreq_hz)
+
+
+def why_no_window(onset_s: float, stretches: Stretches, window_s: float, tolerance_s: float) -> str:
+    """The reason why an event at `onset_s` gives no window of `window_s`, where it gives none."""
+    if not -tolerance_s <= onset_s < stretches.duration_s:
+        return "event outside the recording"
+    begins, ends = stretches.spans_s.T
+    around = (begins - tolerance_s <= onset_s) & (onset_s < ends + tolerance_s)
+    if not around.any():
+        return "event in a gap of the recording"
+    if ((ends - begins)[around] < window_s - tolerance_s).all():
+        return "event in a stretch shorter than a window"
+    return NEAR_EDGE
 
 
 class WindowCutter:
     """Collects the windows of one recording; `add` its parts, then `finish`."""
 
-    def __init__(self, profile: Profile, channels: np.ndarray, events: list[Event] | None):
-        """`channels`: the rows of the parts that windows are made of."""
+    def __init__(
+        self,
+        profile: Profile,
+        channels: np.ndarray,
+        events: list[Event] | None,
+        stretches: Stretches | None = None,
+    ):
+        """`channels`: the rows of the parts that windows are made of; `stretches`: of the whole
+        recording, to tell why an event gives no window."""
         self.profile, self.channels, self.events = profile, channels, events
+        self.stretches = stretches
         self.length = profile.window_samples if events is None else profile.event_samples
         self.dropped: dict[str, int] = {}
         self._places: list[tuple[np.ndarray, int]] = []
@@ -74,8 +111,11 @@ class WindowCutter:
     def finish(self, scale: float | None) -> tuple[np.ndarray, list[dict]]:
         """float16 `[n, C, T]` in units of `scale`, clipped, and the meta of each window. With a
         scale by session the windows are not clipped yet, and none is dropped for it."""
-        if self.events is not None and len(self._used) < len(self.events):
-            self._drop("event too near an edge", len(self.events) - len(self._used))
+        for number, event in enumerate(self.events or ()):
+            if number not in self._used:
+                self._drop(self._why_unused(event))
+        if self.events == []:
+            self._drop("recording without events")
         if not self._places and not self.dropped:
             self._drop("recording shorter than a window")
         whole = self.profile.scale == "session"
@@ -127,6 +167,16 @@ class WindowCutter:
                 first = max(int(after), first + 1)
             else:
                 first += self.length
+
+    def _why_unused(self, event: Event) -> str:
+        if self.stretches is None:
+            return NEAR_EDGE
+        return why_no_window(
+            event.onset_s,
+            self.stretches,
+            self.length / self.profile.sfreq_hz,
+            0.5 / self.profile.sfreq_hz,
+        )
 
     def _times(self, first: int, start_s: float) -> tuple[float, float]:
         onset_s = start_s + first / self.profile.sfreq_hz

@@ -13,14 +13,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data.people import People
+from data.sources.recording_files import holds_signal
 
 DIGITS = 16
-NO_SIGNAL = (  # noqa: SIM905
-    ".vhdr .ahdr .vmrk .amrk .tsv .csv .json .txt .md .xml .html .pdf .lay .dap .rs3 .cef .ceo "
-    ".dpa .dpo .hpi .pnt .log .21e .head .elc .elp .sfp .loc .locs .ced .bvef .csd .xyz .hpts .pos"
-).split()
-"""Suffixes of headers, markers, tables and places, which are equal in recordings of different
-people."""
 SEVERAL_PEOPLE = (".pth", ".pt", ".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 """Suffixes of files that may hold several people at once: VC's, archives."""
 
@@ -118,4 +113,4 @@ def _files(entry: Mapping) -> dict[str, str]:
 
 
 def _tells(file: str) -> bool:
-    return PurePosixPath(file).suffix.lower() not in (*NO_SIGNAL, *SEVERAL_PEOPLE)
+    return holds_signal(file) and PurePosixPath(file).suffix.lower() not in SEVERAL_PEOPLE

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -32,3 +35,30 @@ def hash_file(path: Path) -> tuple[str, int]:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
         return digest.hexdigest(), file.tell()
+
+
+def hashes_of(paths: Iterable[Path]) -> dict[str, str]:
+    """Name -> SHA-256 of each file, by the names of `named`."""
+    return {name: hash_once(path) for name, path in named(paths).items()}
+
+
+def named(paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by their names; those of one name are told apart by their path below the folder that
+    all of them have in common. So no name tells where on a machine a file lies."""
+    paths = list(dict.fromkeys(map(Path, paths)))
+    count = Counter(path.name for path in paths)
+    if len(count) == len(paths):
+        return {path.name: path for path in paths}
+    common = os.path.commonpath([path.parent for path in paths])
+    return {p.name if count[p.name] == 1 else p.relative_to(common).as_posix(): p for p in paths}
+
+
+def hash_once(path: Path) -> str:
+    """SHA-256 of a file. One file often holds many recordings, and one recording hundreds of files:
+    each is hashed once in a process, unless it changes."""
+    return _hash(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _hash(path: Path, mtime_ns: int) -> str:
+    return hash_file(path)[0]

@@ -45,6 +45,8 @@ CONTRADICTIONS = 0.25
 """With more than this share of such electrodes, none of the names is believed."""
 IDEAL = 0.005
 """Scatter of the radius, relative to it, of places on an ideal sphere; of heads, 0.05."""
+NOMINAL_M = 0.001
+"""Nearer to the template's than that after the fit, places were taken from it, not measured."""
 SPHERE_M = 0.03
 """A fitted sphere nearer than that to the template's is where heads are; sphere-centred places are
 4.2 cm off, MNE's built-in caps 1.8 cm at most."""
@@ -53,6 +55,8 @@ PATCH = 0.85
 a head to tell where its centre is."""
 ROUND = 0.12
 """Scatter of the radius, relative to it, up to which places are a head's."""
+CENTRE_M, RADIUS_M = np.array([-0.001, 0.015, 0.039]), 0.098
+"""The sphere fitted to the template, in the head frame."""
 RADII_M = (0.065, 0.125)
 FEWEST_SPHERE = 8
 FLAT = 0.02
@@ -95,7 +99,7 @@ def place_in_head(
     keys = [name_key(name) for name in names]
     named = np.array([row for row, key in enumerate(keys) if key in template], int)
     if len(named) < max(4, len(names) / 2):
-        return _on_the_sphere(places, np.array(list(template.values())))
+        return _on_the_sphere(places)
     target = np.array([template[keys[row]] for row in named])
     before_m = median_distance(places[named], target)
     if len(named) < FEWEST_NAMED:
@@ -113,15 +117,14 @@ def place_in_head(
             f"{100 * CONTRADICTS_M:.0f} cm from where their names belong, however the cap is turned"
         )
     after_m = float(np.median(distances))
-    if ideal_by_name and is_ideal_sphere(places[named]):
+    ideal = is_ideal_sphere(places[named])
+    nominal = distances.max() < NOMINAL_M < before_m
+    if ideal_by_name and (ideal or nominal):
         moved = fit(places)
         moved[named] = target
-        return Placed(
-            moved,
-            (),
-            f"by name, its own places are of an ideal sphere {_off(before_m)}",
-            by_name=True,
-        )
+        kind = "of an ideal sphere" if ideal else "the template's"
+        text = f"by name, its own places are {kind} {_off(before_m)}"
+        return Placed(moved, (), text, by_name=True)
     right = np.setdiff1d(np.arange(len(named)), np.flatnonzero(distances > CONTRADICTS_M))
     if in_head_frame(places[named][right], target[right]):
         return Placed(places, tuple(wrong.tolist()), "")
@@ -211,16 +214,18 @@ def is_ideal_sphere(places: np.ndarray) -> bool:
     return fit_sphere(places)[2] < IDEAL
 
 
-def _on_the_sphere(places: np.ndarray, template: np.ndarray) -> Placed | None:
+def _on_the_sphere(places: np.ndarray) -> Placed | None:
     """Places without known names: their sphere is moved to where the template's is."""
+    radii = np.linalg.norm(places, axis=1)
+    as_they_are = Placed(places, (), "") if 0.04 < np.median(radii) < 0.2 else None
+    if len(places) < FEWEST_SPHERE:
+        return as_they_are
     centre, radius, scatter = fit_sphere(places)
-    patch = np.linalg.norm(places.mean(0) - centre) > PATCH * radius
-    if len(places) < FEWEST_SPHERE or patch:
-        radii = np.linalg.norm(places, axis=1)
-        return Placed(places, (), "") if 0.04 < np.median(radii) < 0.2 else None
+    if np.linalg.norm(places.mean(0) - centre) > PATCH * radius:
+        return as_they_are
     if scatter > ROUND:
         return None
-    aim, size, _ = fit_sphere(template)
+    aim, size = CENTRE_M, RADIUS_M
     shift_m = float(np.linalg.norm(centre - aim))
     if RADII_M[0] < radius < RADII_M[1]:
         if shift_m < SPHERE_M:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 
 from data.diskspace import machine_trouble
 from data.errors import InputError
@@ -26,14 +28,13 @@ def list_all(
                     raise InputError(
                         f"--source {spec}: {item.key} is named twice", "name each recording once"
                     )
-                if (name := _recording_of(item)) in names:
+                if (name := name_of(item)) in names:
                     raise InputError(
                         f"--source {spec}: two recordings are called {name}, the other one by "
                         f"--source {names[name]}",
                         "give raw: and bids: sources of different recordings dataset=NAME each",
                     )
-                if name:
-                    names[name] = spec
+                names[name] = spec
                 items[item.key] = item
                 wishes.append(Wish(number, item.dataset, item.subject, item.split))
         except InputError as error:
@@ -46,6 +47,7 @@ def list_all(
                 "wait until it works again, then run the same command again",
             ) from error
     if not errors:
+        _refuse_two_spellings(items.values())
         return list(items.values()), wishes
     if len(errors) == 1 and not default:
         raise errors[0][1]
@@ -60,10 +62,25 @@ def list_all(
     raise InputError("\n".join(what), "\n  -> ".join(remedies))
 
 
-def _recording_of(item: WorkItem) -> str | None:
-    """The recording's name, of an item that is one recording and says so before it is loaded."""
+def _refuse_two_spellings(items: Iterable[WorkItem]) -> None:
+    """InputError where a dataset has two subjects whose names differ in zeros or capitals only: one
+    person would be split as two."""
+    found: dict[tuple[str, str], str] = {}
+    for item in items:
+        plain = re.sub(r"0+(?=\d)", "", item.subject.casefold())
+        other = found.setdefault((item.dataset, plain), item.subject)
+        if other != item.subject:
+            raise InputError(
+                f"dataset {item.dataset}: are subjects {other} and {item.subject} one person?",
+                "call them alike if they are, or so that more than zeros and capitals differ (raw: "
+                "takes subject=REGEX and dataset=NAME), or leave one out",
+            )
+
+
+def name_of(item: WorkItem) -> str:
+    """An item's name, wherever its files lie: of one recording that one's, else its key."""
     if not (hasattr(item, "session") and hasattr(item, "run")):
-        return None
+        return item.key
     return Recording(item.dataset, item.subject, item.session, item.run).id
 
 

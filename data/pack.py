@@ -25,34 +25,37 @@ from dataclasses import replace
 from data.assemble import collect, write_shards
 from data.benchmarks import benchmark_names
 from data.errors import InputError, run_command
-from data.listing import list_all
-from data.manifest import MANIFEST, SPLITS, Manifest, read_manifest, write_manifest
-from data.packing import (
-    Job,
-    code_version,
-    finished_records,
-    locked,
-    make_jobs,
-    remove_partials,
-    run_jobs,
+from data.finished import (
+    item_entry,
+    refuse_other_content,
+    refuse_other_settings_of,
+    settings,
+    whole,
 )
+from data.jobs import Job, changed_jobs, code_version, finished_records, make_jobs
+from data.listing import list_all, name_of
+from data.manifest import MANIFEST, SPLITS, Manifest, read_manifest, write_manifest
+from data.packing import locked, remove_partials, run_jobs
 from data.parts import (
     Part,
+    changed_list,
     forget_notes,
     parse_part,
     progress,
+    refuse_other_list,
     refuse_other_settings,
     write_note,
 )
 from data.profiles import PROFILES, SCALES, Profile, get_profile
-from data.recipe import ORIGINAL, Recipe, check, read_recipe, withhold
-from data.shards import ShardReader
-from data.sources import KINDS, PAIRED, Spec, parse_spec
+from data.recipe import ORIGINAL, Recipe, check, excluded, read_recipe, withhold
+from data.same_signal import check_same_signal
+from data.sources import KINDS, PAIRED, parse_spec
 from data.split import FRACTIONS, Wish, assign_splits
 from data.summary import SCALE_TEXTS, summarise
 
 DEFAULT_OUT = Path("shards/pretrain")
 PACKING = ".packing"
+SHOWN = 10
 OVER_RECIPE = ("profile", "window_s", "scale", "seed", "shard_mb")
 """Flags that are settings of a recipe."""
 
@@ -110,24 +113,38 @@ def main(argv: list[str] | None = None) -> int:
         )
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"--out {args.out}: not a folder", "choose another --out")
-    if (args.out / MANIFEST).exists() and not args.overwrite:
-        return already_packed(args.out, recipe, specs, profile)
-    print(
-        f"packing into {args.out}\n"
-        f"  profile   {profile.name}: {profile.l_freq_hz:g}-{profile.h_freq_hz:g} Hz, "
-        f"{profile.sfreq_hz:g} Hz, windows of {profile.window_samples / profile.sfreq_hz:g} s"
-        f"{', EEG with MEG' * profile.meg}\n"
-        f"  scale     {SCALE_TEXTS[profile.scale]}\n"
-        f"  seed      {recipe.seed}; {workers} worker{'s' * (workers > 1)}; "
-        f"shards of {recipe.shard_mb:g} MB"
+    finished = (args.out / MANIFEST).exists() and not args.overwrite and not args.list
+    if finished:
+        manifest = refuse_other_settings_of(args.out, recipe, specs, profile)
+    else:
+        announce(args.out, recipe, profile, workers)
+    try:
+        items, wishes = list_all(
+            specs, profile, default=args.source is None and args.recipe is None
+        )
+    except InputError as error:
+        if not finished:
+            raise
+        raise InputError(
+            f"{args.out}: packed, but its sources cannot be compared with it: {error.what}",
+            f"{error.remedy}\n  -> to use it as it is, no packing is needed: give it as --shards",
+        ) from None
+    out_of_it = excluded(recipe)
+    notes = check_same_signal(
+        [item for item in items if not out_of_it.holds(item.dataset, item.subject)], recipe.people
     )
-    items, wishes = list_all(specs, profile, default=args.source is None and args.recipe is None)
-    items, wishes, notes = withhold(items, wishes, recipe)
+    items, wishes, left_out = withhold(items, wishes, recipe)
+    if finished:
+        compared = refuse_other_content(manifest, items, workers)
+        print(f"already packed: {args.out} ({compared})")
+        shutil.rmtree(args.out / PACKING, ignore_errors=True)
+        report(manifest)
+        return 0
     # A contradiction is told before hours of work.
     assign_splits(wishes, recipe.seed, recipe.people)
     for spec in specs:
         print(f"  source    {spec}")
-    for note in notes:
+    for note in [*notes[:SHOWN], *left_out]:
         print(f"  {note}")
     print(
         f"  found     {len(items)} items in {len({i.dataset for i in items})} datasets", flush=True
@@ -140,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--out {args.out}: {error.strerror}", "choose another --out") from None
     jobs = make_jobs(items, profile, args.out / PACKING, args.skip_bad)
     begun = {
-        "sources": [_portable(spec) for spec in specs],
+        "sources": [whole(spec) for spec in specs],
         "profile": profile.as_dict(),
         "code": code_version()[:12],
     } | recipe.selection()
@@ -151,15 +168,30 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def announce(out: Path, recipe: Recipe, profile: Profile, workers: int) -> None:
+    print(
+        f"packing into {out}\n"
+        f"  profile   {profile.name}: {profile.l_freq_hz:g}-{profile.h_freq_hz:g} Hz, "
+        f"{profile.sfreq_hz:g} Hz, windows of {profile.window_samples / profile.sfreq_hz:g} s"
+        f"{', EEG with MEG' * profile.meg}\n"
+        f"  scale     {SCALE_TEXTS[profile.scale]}\n"
+        f"  seed      {recipe.seed}; {workers} worker{'s' * (workers > 1)}; "
+        f"shards of {recipe.shard_mb:g} MB"
+    )
+
+
 def make_part(out: Path, part: Part, jobs: list[Job], begun: dict, workers: int) -> int:
     """Make one part's windows; the shards are left to the merge."""
     folder, own = out / PACKING, part.of(jobs)
+    names = [name_of(job.item) for job in jobs]
     with locked(folder, part):
         refuse_other_settings(folder, begun, _begun_remedy(out))
-        write_note(folder, part, begun, finished=False)
+        refuse_other_list(folder, names)
+        say_again(changed_jobs(own))
+        write_note(folder, part, begun, names, finished=False)
         remove_partials(own)
         run_jobs(own, workers)
-        write_note(folder, part, begun, finished=True)
+        write_note(folder, part, begun, names, finished=True)
     finished, unfinished = progress(folder, part.count)
     print(f"\npart {part.index} of {part.count} is packed: {len(own)} of {len(jobs)} items")
     if unfinished:
@@ -172,17 +204,20 @@ def make_part(out: Path, part: Part, jobs: list[Job], begun: dict, workers: int)
 
 def assemble(args, recipe, specs, profile, jobs, wishes, begun: dict, workers: int) -> None:
     """Make what is missing (with --merge: refuse if anything is), then shards and manifest."""
-    folder = args.out / PACKING
+    folder, names = args.out / PACKING, [name_of(job.item) for job in jobs]
     with locked(folder):
         if args.overwrite:
             forget_notes(folder)
         refuse_other_settings(folder, begun, _begun_remedy(args.out))
+        if args.merge:
+            refuse_other_list(folder, names)
         # Without its manifest the old content no longer looks finished while it is replaced.
         (args.out / MANIFEST).unlink(missing_ok=True)
         if args.merge:
             records = finished_records(jobs)
         else:
-            write_note(folder, Part(), begun, finished=False)
+            say_again([*changed_list(folder, names), *changed_jobs(jobs)])
+            write_note(folder, Part(), begun, names, finished=False)
             remove_partials(jobs)
             records = run_jobs(jobs, workers)
         splits = split_of_records(records, wishes, recipe)
@@ -196,9 +231,24 @@ def assemble(args, recipe, specs, profile, jobs, wishes, begun: dict, workers: i
             recordings=recordings,
             shards=shards,
             split={"seed": recipe.seed, "fractions": FRACTIONS, "subjects": by_subject(recordings)},
-            source=settings(recipe, specs) | {"skipped": skipped},
+            source=settings(recipe, specs)
+            | {
+                "items": [item_entry(j.item, r) for j, r in zip(jobs, records, strict=True)],
+                "skipped": skipped,
+            },
         )
         shutil.rmtree(folder)
+
+
+def say_again(changed: list[str]) -> None:
+    """Print what changed since a pack was begun: what was made of it is not kept."""
+    if changed:
+        print("changed since this pack was begun; what was made of these is made again:")
+        for line in changed[:SHOWN]:
+            print(f"  {line}")
+        if len(changed) > SHOWN:
+            print(f"  ... and {len(changed) - SHOWN} more")
+        sys.stdout.flush()
 
 
 def _begun_remedy(out: Path) -> str:
@@ -246,45 +296,6 @@ def by_subject(recordings: list[dict]) -> dict[str, dict[str, str]]:
     }
 
 
-def settings(recipe: Recipe, specs: list[Spec]) -> dict:
-    """What decides the content, for the manifest: folders' names are left out of the sources."""
-    return {
-        "sources": [_portable(spec) for spec in specs],
-        "seed": recipe.seed,
-        "shard_mb": float(recipe.shard_mb),
-        **recipe.selection(),
-    }
-
-
-def already_packed(out: Path, recipe: Recipe, specs: list[Spec], profile: Profile) -> int:
-    """Say that `out` is finished, or refuse where it holds something else or is damaged."""
-    try:
-        manifest = read_manifest(out)
-        for shard in manifest.shards:
-            ShardReader(manifest, shard)
-        found = manifest.raw["source"]
-    except InputError as error:
-        raise InputError(error.what, "add --overwrite to pack it again") from None
-    wanted = settings(recipe, specs)
-    found = {key: type(value)() for key, value in wanted.items()} | found  # earlier: no selection
-    differ = [f"{k}: {found[k]} there, {v} asked" for k, v in wanted.items() if found[k] != v]
-    asked = profile.as_dict()
-    for key in sorted({*asked, *manifest.profile}):
-        there, value = manifest.profile.get(key), asked.get(key)
-        if there != value:
-            differ.append(f"profile {key}: {there} there, {value} asked")
-    if differ:
-        raise InputError(
-            f"{out}: holds shards of other settings\n  " + "\n  ".join(differ),
-            "choose another --out, or add --overwrite to replace them",
-        )
-    print(f"already packed: {out} (its source files were not compared with those that are there "
-          "now; --overwrite packs it again)")  # fmt: skip
-    shutil.rmtree(out / PACKING, ignore_errors=True)
-    report(manifest)
-    return 0
-
-
 def report(manifest: Manifest) -> None:
     if manifest.paired:
         following = f"python trainer/eeg2meg.py --data {manifest.folder}"
@@ -292,15 +303,6 @@ def report(manifest: Manifest) -> None:
         return
     print(f"\n{summarise(manifest)}\n\nnext:  deepspeed --num_gpus 1 trainer/pretrain.py "
           f"--deepspeed_config ds_configs/zero2.json --shards {manifest.folder}")  # fmt: skip
-
-
-def _portable(spec: Spec) -> str:
-    """The source's text without folders, so that a manifest does not depend on the machine."""
-    options = {
-        key: Path(value).name if "/" in value else value for key, value in spec.options.items()
-    }
-    target = Path(spec.target).name if "/" in spec.target else spec.target
-    return str(replace(spec, target=target, options=options))
 
 
 def _cores() -> int:

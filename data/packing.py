@@ -8,14 +8,10 @@ items in hand; the price is that OUT's disk holds the windows twice until the sh
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,91 +19,12 @@ from tqdm import tqdm
 
 from data.diskspace import Need, disk_full, is_full, machine_trouble, require_free
 from data.errors import InputError
-from data.files import dump_json, write_atomic
-from data.parts import Part, incomplete
-from data.profiles import Profile
+from data.files import dump_json, hash_once, named, write_atomic
+from data.jobs import Job, finished_records, read_record
+from data.parts import Part
 from data.recordings import Recording, Windows, make_windows
 from data.remarks import kept_warnings, tidy, without_folders
-from data.sources import WorkItem
 from data.workers import RESUME, in_workers
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker is told: one item, and where its windows go."""
-
-    item: WorkItem
-    profile: Profile
-    folder: Path
-    fingerprint: str
-    skip_bad: bool
-
-    @property
-    def record_path(self) -> Path:
-        return self.folder / f"{self.item.key}.json"
-
-
-def code_version() -> str:
-    """Hash of this package's code and of the libraries that touch signals: windows that another
-    version left behind are not mixed with this one's."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    for library in ("mne", "moabb", "numpy", "scipy"):
-        digest.update(version(library).encode())
-    return digest.hexdigest()
-
-
-def make_jobs(
-    items: list[WorkItem], profile: Profile, folder: Path, skip_bad: bool = False
-) -> list[Job]:
-    """One job for each item, in the items' order."""
-    code = code_version()
-    jobs = []
-    for item in items:
-        content = [item.key, item.dataset, item.subject, item.signature, profile.as_dict(), code]
-        fingerprint = hashlib.sha256(dump_json(content).encode()).hexdigest()
-        jobs.append(Job(item, profile, folder, fingerprint, skip_bad))
-    return jobs
-
-
-def read_record(job: Job) -> dict | None:
-    """The record of a finished job, or None where it is missing, cut or of another content."""
-    record = _state(job)
-    return record if isinstance(record, dict) else None
-
-
-def finished_records(jobs: list[Job]) -> list[dict]:
-    """The records of all jobs, in their order; InputError where one is missing or does not fit."""
-    states = [_state(job) for job in jobs]
-    missing = {
-        place: f"{jobs[place].item.key}: {state}"
-        for place, state in enumerate(states)
-        if isinstance(state, str)
-    }
-    if missing:
-        raise incomplete(jobs[0].folder, missing, len(jobs))
-    return states
-
-
-def _state(job: Job) -> dict | str:
-    """A job's record, or what is wrong with it."""
-    try:
-        record = json.loads(job.record_path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return "not made yet"
-    if record["fingerprint"] != job.fingerprint:
-        return "made with other settings, code or source files"
-    if record["skipped"] and not job.skip_bad:
-        return "left out as unreadable (accept that with --skip_bad)"
-    for entry in record["recordings"]:
-        files = [entry, *([entry["meg"]] if "meg" in entry else [])]
-        for part in files:
-            path = job.folder / part["file"]
-            if not path.is_file() or path.stat().st_size != part["bytes"]:
-                return f"{part['file']} is missing or cut"
-    return record
 
 
 def process_item(job: Job) -> tuple[float, int]:
@@ -140,7 +57,16 @@ def process_item(job: Job) -> tuple[float, int]:
                     size = _write_array(job.folder / name, windows.meg)
                     entry["meg"] = {"file": name, "bytes": size} | windows.sensors.as_dict()
                 recordings.append(entry)
-        record = {"fingerprint": job.fingerprint, "recordings": recordings, "skipped": skipped}
+        record = {
+            "fingerprint": job.fingerprint,
+            "signature": job.signature,
+            "files": {
+                name: [path.stat().st_size, hash_once(path)]
+                for name, path in named(job.item.source_files()).items()
+            },
+            "recordings": recordings,
+            "skipped": skipped,
+        }
         write_atomic(job.record_path, dump_json(record).encode())
     except Exception as error:
         trouble = machine_trouble(error)

@@ -25,6 +25,7 @@ from data.preprocess import (
     filtered,
     hole_fraction,
     prepare,
+    stretches_of,
     where_of,
 )
 from data.profiles import Profile
@@ -77,7 +78,9 @@ def make_windows(recording: Recording, profile: Profile) -> Windows:
     if options.regress:
         _regress(raw, options.regress, found, parts, where)
 
-    cutter = PairCutter(profile, np.array(found.good), good, types[good], recording.events)
+    cutter = PairCutter(
+        profile, np.array(found.good), good, types[good], recording.events, stretches_of(raw)
+    )
     rough, kept_rows = bad_intervals(raw), set(good.tolist())
     for index, (part, meg, reader) in enumerate(zip(found.parts, parts, readers, strict=True)):
         flat, start_s, holes_s = found.windows_of(index)
@@ -112,8 +115,10 @@ def make_windows(recording: Recording, profile: Profile) -> Windows:
 class PairCutter(WindowCutter):
     """Cuts EEG and MEG at the same samples; `finish`, then `meg_windows`."""
 
-    def __init__(self, profile, channels, sensors: np.ndarray, types: np.ndarray, events):
-        super().__init__(profile, channels, events)
+    def __init__(
+        self, profile, channels, sensors: np.ndarray, types: np.ndarray, events, stretches
+    ):
+        super().__init__(profile, channels, events, stretches)
         self.sensors, self.types = sensors, types
         self.meg_scale: dict[str, float] = {}
         self._meg: list[tuple[np.ndarray, int]] = []

@@ -42,6 +42,8 @@ class Note:
     part: Part
     settings: dict
     finished: bool
+    items: list[str] | None = None
+    """Names of the whole pack's items, when the part began."""
 
 
 def parse_part(text: str) -> Part:
@@ -52,8 +54,8 @@ def parse_part(text: str) -> Part:
     raise InputError(f"--part {text}", "write i/n with 1 <= i <= n, e.g. --part 3/16")
 
 
-def write_note(folder: Path, part: Part, settings: dict, finished: bool) -> None:
-    value = {"settings": settings, "finished": finished}
+def write_note(folder: Path, part: Part, settings: dict, items: list[str], finished: bool) -> None:
+    value = {"settings": settings, "items": items, "finished": finished}
     write_atomic(folder / f"{part.name}.json", dump_json(value).encode())
 
 
@@ -65,9 +67,10 @@ def read_notes(folder: Path) -> list[Note]:
             try:
                 value = json.loads(path.read_bytes())
                 settings, finished = value["settings"], value["finished"] is True
+                items = value.get("items")
             except (FileNotFoundError, ValueError, KeyError, TypeError):
                 continue
-            notes.append(Note(Part(int(match[1]), int(match[2])), settings, finished))
+            notes.append(Note(Part(int(match[1]), int(match[2])), settings, finished, items))
     return sorted(notes, key=lambda note: (note.part.count, note.part.index))
 
 
@@ -82,6 +85,30 @@ def refuse_other_settings(folder: Path, settings: dict, remedy: str) -> None:
                 + "\n  ".join(differ),
                 remedy,
             )
+
+
+def changed_list(folder: Path, items: list[str]) -> list[str]:
+    """Which items came or went since a pack was begun here, each in a line."""
+    lines: dict[str, None] = {}
+    for note in read_notes(folder):
+        if note.items is not None:
+            lines |= dict.fromkeys(f"{name}: new" for name in items if name not in {*note.items})
+            lines |= dict.fromkeys(f"{name}: gone" for name in note.items if name not in {*items})
+    return list(lines)
+
+
+def refuse_other_list(folder: Path, items: list[str]) -> None:
+    """InputError where parts were begun for another list of items: which part makes what would not
+    be the same for all."""
+    lines = changed_list(folder, items)
+    if lines:
+        more = [f"... and {len(lines) - SHOWN} more"] * (len(lines) > SHOWN)
+        raise InputError(
+            f"{folder.parent}: the recordings are not those that the parts were begun with\n  "
+            + "\n  ".join([*lines[:SHOWN], *more]),
+            "put them back as they were; or give the command without --part and --merge, which "
+            "packs what is missing and keeps what still fits",
+        )
 
 
 def differences(old: dict, new: dict, prefix: str = ""):

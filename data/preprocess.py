@@ -12,20 +12,18 @@ Windows never cross the edge of a recording, a gap, or what an annotation marks 
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import mne
 import numpy as np
 
 from data.bad_channels import find_bad_channels, robust_amplitude, sample
 from data.channels import FEWEST, choose_channels
-from data.cutting import WindowCutter
+from data.cutting import Stretches, WindowCutter
 from data.errors import InputError
-from data.files import hash_file
+from data.files import hashes_of
 from data.filtering import BandPass, measure_mains
 from data.profiles import Profile
 from data.reading import SpanReader, in_one_piece
@@ -175,7 +173,9 @@ def _too_few_good(where: str, good: int, total: int, reasons: dict[str, str]) ->
 
 def _continuous(recording: Recording, profile: Profile) -> Windows:
     found = prepare(recording, profile)
-    cutter = WindowCutter(profile, np.array(found.good), recording.events)
+    cutter = WindowCutter(
+        profile, np.array(found.good), recording.events, stretches_of(recording.raw)
+    )
     rough = bad_intervals(recording.raw)
     for index, part in enumerate(found.parts):
         flat, start_s, holes_s = found.windows_of(index)
@@ -193,6 +193,11 @@ def _continuous(recording: Recording, profile: Profile) -> Windows:
         info=found.info | describe(recording, profile, data, scale_v, cutter.dropped),
         amplitudes=amplitudes,
     )
+
+
+def stretches_of(raw: mne.io.BaseRaw) -> Stretches:
+    """Where `raw` has signal without a join, short stretches too."""
+    return Stretches.of(spans_of(raw), raw.n_times, raw.info["sfreq"])
 
 
 def checked_scale(scale_v: float | None, recording: Recording) -> float | None:
@@ -274,21 +279,5 @@ def where_of(recording: Recording) -> str:
 
 
 def source_hashes(recording: Recording) -> dict[str, str]:
-    """File name -> SHA-256 of every source file; files of one name are told apart by their path
-    below the folder that all files have in common."""
-    paths = list(dict.fromkeys(map(Path, recording.source_files)))
-    count = Counter(path.name for path in paths)
-    names = [path.name for path in paths]
-    if len(count) < len(paths):
-        common = os.path.commonpath([path.parent for path in paths])
-        names = [p.name if count[p.name] == 1 else p.relative_to(common).as_posix() for p in paths]
-    return {
-        name: _hash(path, path.stat().st_mtime_ns) for name, path in zip(names, paths, strict=True)
-    }
-
-
-@functools.cache
-def _hash(path: Path, mtime_ns: int) -> str:
-    """One file often holds many recordings, and one recording hundreds of files: each is hashed
-    once, unless it changes."""
-    return hash_file(path)[0]
+    """File name -> SHA-256 of every source file."""
+    return hashes_of(recording.source_files)

@@ -147,6 +147,11 @@ def check(recipe: Recipe) -> Recipe:
     return recipe
 
 
+def excluded(recipe: Recipe) -> Reservation:
+    """Who is left out of everything, by these names alone."""
+    return Reservation(tuple(e for line in recipe.exclude for e in parse_line(line)), People({}))
+
+
 def withhold(
     items: Sequence[WorkItem], wishes: Sequence[Wish], recipe: Recipe
 ) -> tuple[list[WorkItem], list[Wish], list[str]]:
@@ -156,13 +161,11 @@ def withhold(
     source asks for reserved subjects in another split, a name looks misspelled, or nothing is left.
     """
     datasets = sorted({item.dataset for item in items})
-    excluded = Reservation(
-        tuple(e for line in recipe.exclude for e in parse_line(line)), People({})
-    )
+    left_aside = excluded(recipe)
     reserved = Reservation.of(recipe.reserve, recipe.same_people)
     notes = []
     known = class_names() if recipe.exclude or recipe.reserve else []
-    for key, reservation in (("exclude", excluded), ("reserve", reserved)):
+    for key, reservation in (("exclude", left_aside), ("reserve", reserved)):
         absent = check_names(reservation, datasets, known)
         if absent:
             notes.append(f"{key}: nothing of {', '.join(absent)} is among the sources")
@@ -175,7 +178,7 @@ def withhold(
             )
     kept, left = [], {"exclude": [], "reserve": []}
     for item, wish in zip(items, wishes, strict=True):
-        if excluded.holds(item.dataset, item.subject):
+        if left_aside.holds(item.dataset, item.subject):
             left["exclude"].append(item)
         elif reserved.holds(item.dataset, item.subject) and wish.split != "test":
             if wish.split in TRAINING_SPLITS:
@@ -187,7 +190,7 @@ def withhold(
             left["reserve"].append(item)
         else:
             kept.append((item, wish))
-    for key, reservation in (("exclude", excluded), ("reserve", reserved)):
+    for key, reservation in (("exclude", left_aside), ("reserve", reserved)):
         if left[key]:
             notes.append(f"{key}: {left_out(left[key], reservation)}")
     if not kept:

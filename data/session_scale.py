@@ -42,11 +42,17 @@ def amplitudes_of(
 ) -> dict:
     """`Amplitudes`, as a dict. `samples`: those that `scale` is the robust amplitude of; `windows`
     `[n, C, T]`, in units of it."""
-    steps = np.linspace(0, 1, QUANTILES)
-    found = np.quantile(np.abs(samples), steps) / scale if len(windows) else np.zeros(QUANTILES)
+    found = quantiles_of(samples) / scale if len(windows) else np.zeros(QUANTILES)
     peaks = [round(peak(window, profile.saturated_fraction), 4) for window in windows]
     rounded = [float(f"{value:.6g}") for value in found]
     return asdict(Amplitudes(rounded, int(windows.size), peaks, profile.clip))
+
+
+def quantiles_of(samples: np.ndarray) -> np.ndarray:
+    """`[QUANTILES]` of |samples| at equal steps, to the nearest sample. By sorting: ten times as
+    fast as np.quantile, which takes float64."""
+    values = np.sort(np.abs(samples.ravel()))
+    return values[np.linspace(0, len(values) - 1, QUANTILES).round().astype(int)]
 
 
 def peak(window: np.ndarray, fraction: float) -> float:

@@ -6,6 +6,7 @@ from collections import Counter
 
 from data.diskspace import readable
 from data.manifest import Manifest
+from data.omissions import channel_lines, window_lines
 from data.remarks import grouped
 from data.sensors import MEG_TYPES
 
@@ -51,12 +52,7 @@ def _dataset(manifest: Manifest, dataset: str) -> list[str]:
     several = sum(count for split, count in held.items() if "+" in split)
     channels = sorted({len(manifest.montages[r["montage"]].channels) for r in recordings})
     montages = len({r["montage"] for r in recordings})
-    dropped, bad = Counter(), Counter()
-    for recording in recordings:
-        dropped.update(recording.get("dropped", {}))
-        bad.update(why.split(" (")[0] for why in recording.get("bad_channels", {}).values())
-    lost = ", ".join(f"{n} {why}" for why, n in sorted(dropped.items()) if n) or "none"
-    worst = ", ".join(f"{n} {why}" for why, n in sorted(bad.items())) or "none"
+    lost = sum(sum(recording.get("dropped", {}).values()) for recording in recordings)
     hours = sum(r.get("hours", 0) for r in recordings)
     return [
         dataset,
@@ -66,9 +62,12 @@ def _dataset(manifest: Manifest, dataset: str) -> list[str]:
         f"  channels    {_range(channels)} in {montages} montage{'s' * (montages > 1)}",
         *_meg(manifest, recordings),
         *_labels(recordings),
-        f"  windows     {sum(shard.samples for shard in shards)} kept; dropped: {lost}",
-        f"  bad         {worst}",
+        f"  windows     {sum(shard.samples for shard in shards)} kept; dropped: {lost or 'none'}",
         f"  shards      {len(shards)}, {readable(sum(shard.bytes for shard in shards))}",
+        *(f"  dropped     {line}" for line in window_lines(recordings)),
+        *(f"  not used    {line}" for line in channel_lines(recordings, "left_out")),
+        *(f"  bad         {line}" for line in channel_lines(recordings, "bad_channels")),
+        *(f"  bad MEG     {line}" for line in channel_lines(recordings, "bad_meg")),
         *(f"  remark      {line}" for line in grouped(recordings)),
     ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.signal import welch
 
+from data.frames import FEWEST_NAMED, NamesContradictPlaces, place_in_head
 from data.manifest import Manifest
 from data.shards import ShardReader
 
@@ -135,4 +136,25 @@ def remarks(manifest: Manifest, surveys: list[DatasetSurvey]) -> list[str]:
             found.append(f"{recording['id']}: {bad} of {bad + len(montage.channels)} channels bad")
         if "amplitude" in notes:
             found.append(f"{recording['id']}: {notes['amplitude']}")
+    return found + foreign_frames(manifest)
+
+
+def foreign_frames(manifest: Manifest) -> list[str]:
+    """Montages whose places are not in the head frame, as those of earlier versions may be."""
+    from data.channels import TEMPLATE, template_positions  # MNE takes a second
+
+    template = {key: place for key, (_, place) in template_positions(TEMPLATE).items()}
+    found = []
+    for name, montage in manifest.montages.items():
+        if montage.meg is not None or len(montage.channels) < FEWEST_NAMED:
+            continue
+        try:
+            placed = place_in_head(montage.channels, montage.positions_m, template, False)
+            wrong = placed.handling if placed else "the places are not those of one head"
+        except NamesContradictPlaces as error:
+            wrong = str(error)
+        if wrong:
+            found.append(
+                f"montage {name}: packed in another frame than the head's: {wrong}; pack again"
+            )
     return found

@@ -19,7 +19,8 @@ from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
 from trainer import checkpoint
 from trainer.batches import to_device
-from trainer.config import RunConfig, read_deepspeed_config
+from trainer.config import RunConfig
+from trainer.deepspeed_json import read_deepspeed_config
 from trainer.optim import make_optimizer
 from trainer.parity import parity_batch
 from trainer.runtime import Ranks, run_ranks, start_ranks

@@ -8,7 +8,8 @@ import pytest
 
 from data.errors import InputError
 from trainer.changes import check_resume, compare
-from trainer.config import RunConfig, read_deepspeed_config
+from trainer.config import RunConfig
+from trainer.deepspeed_json import read_deepspeed_config
 
 
 def resolved(deepspeed: dict | None = None, **changes) -> dict:
@@ -35,28 +36,115 @@ SAME = resolved()
 
 
 @pytest.mark.parametrize(
-    ("new", "says"),
+    ("new", "says", "words"),
     [
-        (resolved(seed=1), "another seed: 0 -> 1"),
-        (resolved(global_batch=16), "another global_batch: 8 -> 16"),
-        (resolved(run_length=8), "another run_length: 4 -> 8"),
-        (resolved(temperature=0.5), "another temperature: 1.0 -> 0.5"),
-        ({**SAME, "manifest_sha256": "1" * 64}, "another manifest_sha256"),
-        ({**SAME, "model": {**SAME["model"], "width": 96}}, "another model: width 192 -> 96"),
-        ({**SAME, "profile": {"name": "default", "sfreq_hz": 250.0}}, "another profile: sfreq_hz"),
+        (resolved(seed=1), "another seed: 0, now 1", "--seed 0"),
+        (
+            resolved(global_batch=16),
+            "2 rank(s) x micro-batch 4 x accumulation 1 = 8 windows a step; now",
+            "--global_batch 8",
+        ),
+        (
+            resolved(run_length=8),
+            "another run_length: 4, now 8",
+            "--run_length 4",
+        ),
+        (
+            {**SAME, "run_length": 2, "micro_batch": 2},
+            "another run_length: 4, now 2 (by default the micro-batch, which is now 2)",
+            "--run_length 4",
+        ),
+        (resolved(temperature=0.5), "another temperature: 1.0, now 0.5", "--temperature 1.0"),
+        (
+            {**SAME, "manifest_sha256": "1" * 64},
+            "those in shards/pretrain have been packed anew since",
+            "the shards that it was trained on",
+        ),
+        (
+            {**resolved(shards="b"), "manifest_sha256": "1" * 64},
+            "other shards: shards/pretrain, now b",
+            "--shards shards/pretrain",
+        ),
+        (
+            {**SAME, "model": {**SAME["model"], "width": 96}},
+            "another model: width 192, now 96",
+            "--model width=192",
+        ),
+        (
+            {**SAME, "model": {"preset": "small", "width": 384, "beta": 1e-3}},
+            "another model: preset tiny, now small",
+            "--preset tiny",
+        ),
+        (
+            {**SAME, "model": {**SAME["model"], "colour": 1}},
+            "another version of the model: the run has no field colour",
+            "git.commit in its config.json",
+        ),
+        (
+            {**SAME, "profile": {"name": "default", "sfreq_hz": 250.0}, "manifest_sha256": "1"},
+            "shards of another profile: sfreq_hz 200.0, now 250.0",
+            "--shards shards/pretrain",
+        ),
         (
             resolved({"zero_optimization": {"stage": 3}}),
-            "another deepspeed.zero_optimization.stage: 2 -> 3",
+            "another zero_optimization.stage in the DeepSpeed JSON: 2, now 3",
+            "a DeepSpeed JSON that says so, as ds_configs/zero2.json did",
         ),
-        (resolved({"bf16": {"enabled": False}}), "another deepspeed.bf16.enabled: True -> False"),
-        (resolved(layer_decay=0.9), "another layer_decay: 1 -> 0.9 (1 or not is another number"),
-        (resolved(weight_decay=0.0), "another weight_decay: 0.05 -> 0 (0 or not is another number"),
+        (
+            resolved({"bf16": {"enabled": False}}),
+            "another bf16.enabled in the DeepSpeed JSON: True, now False",
+            "a DeepSpeed JSON that says so",
+        ),
+        (
+            resolved(layer_decay=0.9),
+            "another layer_decay: 1, now 0.9 (1 or not is another number",
+            "--layer_decay 1",
+        ),
+        (
+            resolved(weight_decay=0.0),
+            "another weight_decay: 0.05, now 0 (0 or not is another number",
+            "--weight_decay 0.05",
+        ),
     ],
 )
-def test_what_is_refused(new, says):
-    refused, _ = compare(SAME, new, 500)
+def test_what_is_refused_and_the_way_back(new, says, words):
+    refused, _ = compare(SAME, new, 500, (2, 2))
     assert len(refused) == 1
-    assert says in refused[0]
+    assert says in refused[0][0]
+    assert words in refused[0][1]
+
+
+def on_ranks(count: int, **changes) -> dict:
+    """What a run of `count` ranks resolves, micro-batch 4, where no batch is asked for."""
+    found = resolved(**changes)
+    return {**found, "global_batch": 4 * count}
+
+
+def test_other_ranks_are_blamed_themselves(tmp_path):
+    """Not the batch or its order, which follow from the ranks and which nobody typed."""
+    marker = {"world": 4, "state": {"step": 7, "applied": 6}}
+    with pytest.raises(InputError) as caught:
+        check_resume(tmp_path, on_ranks(4), on_ranks(8), "step_00000007", marker, 8)
+    told = str(caught.value)
+    assert "its checkpoint was written by 4, this run has 8" in told
+    assert "4 rank(s) x micro-batch 4 x accumulation 1 = 16 windows a step" in told
+    assert "now 8 rank(s) x micro-batch 4 x accumulation 1 = 32 windows a step" in told
+    assert "--elastic to convert it for 8 (it keeps 16 windows a step), or 4 ranks" in told
+    for word in ("--global_batch", "--run_length", "run_length"):
+        assert word not in told
+    # What was changed beside it is told in the same message.
+    with pytest.raises(InputError) as caught:
+        check_resume(tmp_path, on_ranks(4), on_ranks(8, seed=1), "step_00000007", marker, 8)
+    assert "another seed: 0, now 1" in str(caught.value)
+    assert "--elastic" in str(caught.value)
+    assert "--seed 0" in str(caught.value)
+
+
+def test_a_fine_tuning_from_other_weights_names_them():
+    old = resolved(init="runs/a")
+    new = {**resolved(init="runs/b"), "model": {**SAME["model"], "width": 96}}
+    refused, _ = compare(old, new, 500)
+    assert [words for _, words in refused] == ["--model width=192", "--init runs/a"]
 
 
 RATE = "the learning rate at this step was to be"
@@ -128,9 +216,9 @@ def test_the_record_of_a_continuation(tmp_path, capsys):
     assert entry["step"] == 7
     assert entry["resolved"]["run"]["lr"] == 1e-4
     assert json.loads((tmp_path / "config.json").read_text()) == json.loads(json.dumps(new))
-    with pytest.raises(InputError, match="was written by 2 ranks, this run has 4"):
+    with pytest.raises(InputError, match="was written by 2, this run has 4"):
         check_resume(tmp_path, SAME, new, "step_00000007", marker, 4)
     check_resume(tmp_path, SAME, resolved(elastic=True), "step_00000007", marker, 4)
     assert "ranks were 2, are now 4" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"another seed: 0 -> 1; another global_batch: 8 -> 16"):
+    with pytest.raises(InputError, match=r"(?s)another seed: 0, now 1.*= 16 windows a step"):
         check_resume(tmp_path, SAME, resolved(seed=1, global_batch=16), "x", marker, 2)

@@ -26,7 +26,7 @@ def study(root: Path, labels, names=NAMES, subject="1") -> Path:
     folder = root / f"sub-{subject}/eeg"
     folder.mkdir(parents=True)
     path = folder / f"sub-{subject}_task-rest_eeg.edf"
-    counts = np.random.default_rng(0).integers(-300, 300, (len(labels), 12 * 200))
+    counts = np.random.default_rng(int(subject) - 1).integers(-300, 300, (len(labels), 12 * 200))
     write_edf(path, range(12), labels, counts, 200, kind="EDF+C")
     rows = [
         f"{n}\t{'EOG' if n.upper() == 'FP1' else 'EEG'}\tuV\t{'bad' if n in BAD else 'good'}\n"

@@ -10,7 +10,8 @@ import pytest
 from data.errors import InputError, did_you_mean
 from model.autoencoder import MaskedVAE
 from model.config import preset
-from trainer.config import RunConfig, add_flags, read_deepspeed_config, resolve
+from trainer.config import RunConfig, add_flags, resolve
+from trainer.deepspeed_json import read_deepspeed_config
 from trainer.optim import kl_weight, lr_factor, parameter_groups
 from trainer.runtime import hostfile_argument
 from trainer.translation.config import TranslationConfig
@@ -33,6 +34,17 @@ def test_flag_wins_over_environment_wins_over_default(monkeypatch):
     monkeypatch.setenv("EEG_STEPS", "many")
     with pytest.raises(InputError, match="EEG_STEPS=many"):
         parse()
+
+
+def test_a_misspelt_variable_is_told(monkeypatch, capsys):
+    monkeypatch.setenv("EEG_PRESETS", "small")
+    monkeypatch.setenv("EEG_ELSEWHERE", "1")
+    assert parse().preset == "base"
+    told = capsys.readouterr().out
+    assert told == "the variable EEG_PRESETS sets nothing here: did you mean EEG_PRESET?\n"
+    monkeypatch.setenv("RANK", "1")
+    parse()
+    assert capsys.readouterr().out == ""
 
 
 def test_the_other_system_has_an_environment_of_its_own(monkeypatch):

@@ -28,9 +28,15 @@ def test_the_command(tmp_path):
     assert "114 training windows" in output
     assert not (tmp_path / "runs").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shards"]
-    output = python(*words, "--shards", tmp_path / "none", fails=True)
+    assert "ZeRO stage 2, bf16, clipping at 1" in output
+    settings = tmp_path / "ds.json"
+    settings.write_text('{"gradient_cliping": 1.0, "zero_optimization": {"stage": 2}}')
+    more = ("--shards", tmp_path / "none", "--deepspeed_config", settings)
+    output = python(*words, *more, fails=True)
     assert "FAIL  shards" in output
-    assert "1 check(s) failed" in output
+    assert f"FAIL  DeepSpeed   {settings}: DeepSpeed knows no 'gradient_cliping'" in output
+    assert "Did you mean gradient_clipping" in output
+    assert "2 check(s) failed" in output
 
 
 def test_attention_and_bf16_on_the_cpu():

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 
 import mne
 import numpy as np
 import pytest
+from commands import ROOT, run
 from files import write_brainvision
 from loading import loaded
 
-from data.channels import TEMPLATE, choose_channels, template_positions
+from data.channels import choose_channels
 from data.errors import InputError
-from data.frames import NamesContradictPlaces, place_in_head
+from data.frames import CENTRE_M, RADIUS_M, NamesContradictPlaces, place_in_head
+from data.manifest import read_manifest
+from data.montages import TEMPLATE, template_positions
 from data.similarity import fit_robustly, fit_similarity, fit_sphere
 
 KNOWN = {key: place for key, (_, place) in template_positions(TEMPLATE).items()}
@@ -73,6 +77,12 @@ def test_a_sphere_is_recovered():
     centre, radius, scatter = fit_sphere(8.5 * directions + [1, 2, 3])
     np.testing.assert_allclose(centre, [1, 2, 3], atol=1e-9)
     assert (radius, scatter) == (pytest.approx(8.5), pytest.approx(0, abs=1e-9))
+
+
+def test_the_templates_sphere():
+    centre, radius, _ = fit_sphere(np.array(list(KNOWN.values())))
+    np.testing.assert_allclose(centre, CENTRE_M, atol=0.002)
+    assert radius == pytest.approx(RADIUS_M, abs=0.002)
 
 
 # ---- what is done with places ----
@@ -146,6 +156,14 @@ def test_an_ideal_sphere_gives_way_to_the_template():
     assert np.array_equal(placed.positions_m, PLACES)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_the_templates_own_places_in_another_frame_become_the_templates(unit):
+    placed = place_in_head(CAP, unit * (PLACES - [0, 0, 0.045]).round(4), KNOWN)
+    assert placed.by_name
+    assert np.array_equal(placed.positions_m, PLACES)
+    assert place_in_head(CAP, PLACES, KNOWN).handling == ""
+
+
 def test_without_names_the_sphere_is_moved():
     numbers = [f"E{row}" for row in range(1, len(CAP) + 1)]
     head = digitised(noise_m=0.002)
@@ -161,9 +179,50 @@ def test_what_is_no_cap_is_not_taken_for_one(names):
     assert place_in_head(names, digitised() * [1, 1, 0], KNOWN) is None  # a drawing
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 32])
+@pytest.mark.parametrize("kind", ["scattered", "a line", "one place", "a plane", "huge", "tiny"])
+@pytest.mark.parametrize("named", [0.0, 0.5, 1.0])
+def test_no_numbers_break_it(count, kind, named):
+    rng = np.random.default_rng(count)
+    names = [*CAP[: int(named * count)], *(f"E{row}" for row in range(count))][:count]
+    places = {
+        "scattered": lambda x: x,
+        "a line": lambda x: x[:, :1] * [1, 2, 3],
+        "one place": lambda x: 0 * x + 0.1,
+        "a plane": lambda x: x * [1, 1, 0],
+        "huge": lambda x: 1e12 * x,
+        "tiny": lambda x: 1e-12 * x,
+    }[kind](0.1 * rng.standard_normal((count, 3)))
+    try:
+        placed = place_in_head(names, places, KNOWN)
+    except NamesContradictPlaces:
+        assert named
+        return
+    assert placed is None or placed.positions_m.shape == (count, 3)
+
+
 def test_scattered_places_without_names_are_none():
     scattered = 0.1 * np.random.default_rng(0).standard_normal((64, 3))
     assert place_in_head([f"E{row}" for row in range(64)], scattered, KNOWN) is None
+
+
+def test_a_few_electrodes_are_too_few_to_fit():
+    rows = [0, 1, 14, 16, 29, 31]
+    names, head = [CAP[row] for row in rows], digitised()[rows]
+    assert np.array_equal(place_in_head(names, head, KNOWN).positions_m, head)
+    placed = place_in_head(names, head - [0, 0.015, 0.045], KNOWN)
+    assert placed.by_name
+    assert np.array_equal(placed.positions_m, PLACES[rows])
+    some = place_in_head([*names, "X1"], np.vstack([head, [0, 0, 0.1]]) * 1000, KNOWN)
+    assert np.isnan(some.positions_m[-1]).all()  # no place is made up for it
+
+
+def test_a_patch_without_names_stays():
+    """Electrodes of the forehead alone do not tell where the middle of the head is."""
+    patch = digitised(noise_m=0.001)[[0, 1, 2, 3, 4, 5, 6, 7, 8]]
+    numbers = [f"S{row}" for row in range(len(patch))]
+    assert np.array_equal(place_in_head(numbers, patch, KNOWN).positions_m, patch)
 
 
 @pytest.mark.parametrize("name", mne.channels.get_builtin_montages())
@@ -216,6 +275,17 @@ def test_one_cap_through_set_fif_and_template(shared_data, tmp_path):
     assert found["names_raw.fif"].info["positions_from"] == f"{TEMPLATE} by name"
 
 
+def test_what_was_done_is_in_the_printed_summary_and_the_manifest(shared_data, tmp_path):
+    source = f"raw:{shared_data}/eeglab/eeglab_data.set,split=train"
+    words = (sys.executable, ROOT / "data/pack.py", "--workers", 1, "--source", source)
+    text = run(*words, "--out", tmp_path / "out")
+    assert "electrode places of the recording: by name, its own places are of an ideal" in text
+    [entry] = read_manifest(tmp_path / "out").recordings
+    assert entry["positions_from"] == (
+        "the recording, by name, its own places are of an ideal sphere 5.2 cm off"
+    )
+
+
 def test_the_alignment_is_told():
     info = info_of(CAP, digitised() - [0, 0.015, 0.045])
     with pytest.warns(UserWarning, match="aligned by 32 names"):
@@ -255,6 +325,19 @@ def test_letters_of_biosemi_are_not_taken_for_1005_names():
         )
     assert np.linalg.norm(chosen.positions_m - own, axis=1).max() < 1e-6
     assert np.linalg.norm(moved.positions_m - own, axis=1).max() < 1e-6
+
+
+def test_letters_in_groups_of_16_are_no_names_either():
+    """A1..H16 could be two numberings: own places count, by their sphere."""
+    cap = mne.channels.make_standard_montage("biosemi128")
+    info = mne.create_info(cap.ch_names, 250.0, "eeg").set_montage(cap, verbose="error")
+    own = np.array([channel["loc"][:3] for channel in info["chs"]])
+    names = [f"{letter}{number}" for letter in "ABCDEFGH" for number in range(1, 17)]
+    assert choose_channels(info_of(names, own), None, "file").positions_from == "the recording"
+    with pytest.warns(UserWarning, match="its sphere moved by 4"):
+        chosen = choose_channels(info_of(names, own - [0, 0, 0.04]), None, "file")
+    assert chosen.names == names
+    assert np.linalg.norm(chosen.positions_m - own, axis=1).max() < 0.02
 
 
 def test_places_beside_meg_stay(shared_data):

@@ -9,13 +9,14 @@ import pytest
 from matplotlib import image
 from tiny import tiny_shards
 
+from data.channels import positions_of
 from data.drawing import from_above
 from data.errors import InputError
 from data.inspect_shards import main
 from data.manifest import Montage, read_manifest, write_manifest
 from data.pack import main as pack
 from data.shards import ShardReader, write_shard
-from data.survey import remarks, survey
+from data.survey import foreign_frames, remarks, survey
 from model.config import preset
 from model.flops import training_flops
 from trainer.estimate import estimate
@@ -60,6 +61,19 @@ def test_remarks_name_what_stands_out(tmp_path):
     assert "no val windows" in found
     assert "sines: 25% of the windows were dropped" in found
     assert "r: 1 of 5 channels bad" in found
+
+
+@pytest.mark.parametrize("shift_m", [0.0, 0.045])
+def test_a_folder_packed_in_another_frame_is_told(tmp_path, shift_m):
+    """As earlier versions packed EEGLAB's places, round the middle of the head."""
+    names = ("Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "C3", "Cz", "C4", "Pz", "O1", "O2")
+    places = positions_of(list(names), "fsaverage_1005", "here") - [0, shift_m / 3, shift_m]
+    manifest = read_manifest(sine_shards(tmp_path / "a"))
+    manifest.montages.clear()
+    manifest.montages["cap"] = Montage(names, places.astype(np.float32))
+    found = foreign_frames(manifest)
+    assert len(found) == (shift_m > 0)
+    assert all("aligned by 13 names" in line for line in found)
 
 
 def test_electrodes_from_above():

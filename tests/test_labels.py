@@ -178,6 +178,20 @@ def test_labels_of_simulated_people(tmp_path):
     assert labels_of(items_of(f"{spec},labels={path}")) == ["x", None, "y"]
 
 
+def test_labels_from_a_participants_table(shared_data, capsys):
+    """BIDS's own table: another column than label, and people whose recordings are not here."""
+    root = shared_data / "things_eeg"
+    items = items_of(f"bids:{root},labels={root}/participants.tsv,label=language_profile")
+    [recording] = items[0].load()
+    assert recording.label == "Monolingual"
+    assert recording.labels["age"] == "18"
+    assert "note_IZ" not in recording.labels  # n/a
+    told = capsys.readouterr().out
+    assert "rows of participants.tsv are about nothing here: sub-01" in told
+    people = items_of(f"things:{root},labels={root}/participants.tsv,label=gender")
+    assert labels_of(people) == ["M"]
+
+
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     """Four people, a and b; person 4 has no label."""

@@ -9,9 +9,10 @@ import mne
 import numpy as np
 import pytest
 
-from data.channels import TEMPLATE
 from data.errors import InputError
-from data.preprocess import _hash, make_windows, source_hashes
+from data.files import _hash
+from data.montages import TEMPLATE
+from data.preprocess import make_windows, source_hashes
 from data.profiles import get_profile
 from data.recordings import Recording
 from data.sources import from_moabb, list_items, offline, parse_spec
@@ -260,7 +261,7 @@ def test_every_file_is_hashed_once_and_none_overwrites_another(tmp_path, monkeyp
     _hash.cache_clear()
     asked = []
     monkeypatch.setattr(
-        "data.preprocess.hash_file", lambda path: (asked.append(path), (f"hash of {path}", 0))[1]
+        "data.files.hash_file", lambda path: (asked.append(path), (f"hash of {path}", 0))[1]
     )
     hashes = source_hashes(recording)
     assert list(hashes) == [*names[:100], "events.tsv", "notes.txt"]

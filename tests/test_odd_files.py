@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
+from data.jobs import make_jobs, read_record
 from data.listing import list_all
-from data.packing import make_jobs, process_item, read_record
+from data.packing import process_item
 from data.preprocess import make_windows, prepare
 from data.profiles import get_profile
 from data.recordings import Recording
@@ -125,13 +126,14 @@ def test_names_do_not_depend_on_where_the_files_lie(tmp_path, monkeypatch):
             path = tmp_path / place / "study" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        items = list_items(parse_spec(f"raw:{tmp_path / place}/study/**/*.fif"), PROFILE)
+        spec = f"raw:{tmp_path / place}/study/**/*.fif,subject=([^/]+)\\.fif"
+        items = list_items(parse_spec(spec), PROFILE)
         ids = [Recording(i.dataset, i.subject, i.session, i.run).id for i in items]
         assert len(set(ids)) == 4
         found.append(ids)
     assert found[0] == found[1]
     monkeypatch.setenv("HOME", str(tmp_path / "here"))
-    assert len(list_items(parse_spec("raw:~/study/*.fif"), PROFILE)) == 2
+    assert len(list_items(parse_spec("raw:~/study/*.fif,subject=file"), PROFILE)) == 2
 
 
 def test_two_recordings_of_one_name_are_told_before_hours_of_work(tmp_path):

@@ -19,9 +19,10 @@ import webdataset as wds
 from data.assemble import collect, write_shards
 from data.diskspace import Need
 from data.errors import InputError
+from data.jobs import make_jobs, read_record
 from data.manifest import read_manifest
 from data.pack import main
-from data.packing import locked, make_jobs, read_record, run_jobs
+from data.packing import locked, run_jobs
 from data.profiles import get_profile
 from data.recipe import ORIGINAL, read_recipe
 from data.remarks import without_folders
@@ -415,7 +416,7 @@ def test_unreadable_recordings_are_left_out_only_when_asked(root, shared_data, t
     folder.mkdir()
     (folder / "one_raw.fif").write_bytes(good.read_bytes())
     (folder / "two_raw.fif").write_bytes(good.read_bytes()[:300_000])
-    source, out = f"raw:{folder}/*.fif", tmp_path / "out"
+    source, out = f"raw:{folder}/*.fif,subject=one", tmp_path / "out"
     done = pack(root, out, "--window_s", "1", source=source)
     assert done.returncode == 2
     assert "two_raw.fif" in done.stderr

@@ -23,10 +23,11 @@ from tiny import tiny_shards
 import data.recordings
 from data.errors import InputError
 from data.inspect_shards import main as inspect
+from data.jobs import make_jobs, read_record
 from data.loader import WindowDataset, evenly_spaced
 from data.manifest import read_manifest
 from data.pack import main as pack
-from data.packing import make_jobs, read_record, run_jobs
+from data.packing import run_jobs
 from data.pairing import make_windows, sensors_of
 from data.pairs import PairedWindows
 from data.profiles import get_profile

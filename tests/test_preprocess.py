@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from data.bad_channels import find_bad_channels
-from data.channels import TEMPLATE, choose_channels
+from data.channels import choose_channels
 from data.errors import InputError
 from data.filtering import BandPass, measure_mains
+from data.montages import TEMPLATE
 from data.preprocess import make_windows
 from data.profiles import get_profile
 from data.recordings import Event, Recording

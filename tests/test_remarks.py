@@ -52,9 +52,9 @@ def test_remarks_that_differ_in_numbers_are_one_line():
 def test_mnes_warnings_are_in_manifest_and_summary(tmp_path):
     """A FIF file of a name that MNE does not know as one of its own."""
     names = ["Fp1", "Fp2", "F3", "F4", "C3", "C4"]
-    data = 1e-5 * np.random.default_rng(0).standard_normal((6, 4000))
-    raw = mne.io.RawArray(data, mne.create_info(names, 200.0, "eeg"), verbose="error")
     for person in "123":
+        data = 1e-5 * np.random.default_rng(int(person)).standard_normal((6, 4000))
+        raw = mne.io.RawArray(data, mne.create_info(names, 200.0, "eeg"), verbose="error")
         raw.save(tmp_path / f"sub-{person}_odd.fif", verbose="error")
     source = f"raw:{tmp_path}/*.fif"
     pack = (sys.executable, ROOT / "data/pack.py", "--source", source, "--workers", "2")

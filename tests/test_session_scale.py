@@ -8,6 +8,7 @@ import mne
 import numpy as np
 import pytest
 from commands import ROOT, run
+from loading import loaded
 
 from data.bad_channels import robust_amplitude
 from data.errors import InputError
@@ -142,16 +143,16 @@ def test_ratios_between_conditions_survive(both):
             base = names["a"]
             assert amplitude(by_recording[names[name]]) / amplitude(
                 by_recording[base]
-            ) == pytest.approx(1, rel=0.03)
+            ) == pytest.approx(1, rel=0.1)  # the loud second is part of its scale
             assert amplitude(by_session_[names[name]]) / amplitude(
                 by_session_[base]
-            ) == pytest.approx(loud, rel=0.03)
+            ) == pytest.approx(loud, rel=0.1)
         together = {
             (name, onset): signal
             for name in names.values()
             for onset, signal in by_session_[name].items()
         }
-        assert amplitude(together) == pytest.approx(1, rel=0.02)
+        assert amplitude(together) == pytest.approx(1, rel=0.06)
 
 
 def test_both_scales_give_the_same_microvolts(both):
@@ -172,14 +173,25 @@ def test_both_scales_give_the_same_microvolts(both):
     assert len({e["scale_uv"] for e in old.recordings}) == 9
 
 
-def test_saturation_is_judged_by_the_scale_in_use(both):
+def test_saturation_is_judged_by_the_scale_in_use(study, both):
+    unclipped = {
+        recording.id: (windows.info["scale_uv"], windows)
+        for recording, windows in loaded(
+            f"raw:{study}/*.fif,dataset=d", get_profile("default", 2, "session")
+        )
+    }
     for manifest in both:
+        kept = windows_of(manifest)
         for entry in manifest.recordings:
-            own = windows_of(manifest)[entry["id"]]
-            assert len(own) == entry["windows"]
-            assert all((np.abs(signal) >= 15).mean() <= 0.01 for signal in own.values())
-            assert entry["dropped"].get("saturated", 0) == (1 if "_b_" in entry["id"] else 0)
-            assert entry["hours"] == pytest.approx(entry["windows"] * 2 / 3600)
+            own_uv, windows = unclipped[entry["id"]]
+            values = np.abs(windows.data.astype(np.float32)) * own_uv / entry["scale_uv"]
+            fits = (values >= 15).mean(axis=(1, 2)) <= 0.01
+            onsets = {m["onset_s"] for m, fit in zip(windows.meta, fits, strict=True) if fit}
+            assert set(kept[entry["id"]]) == onsets
+            assert entry["windows"] == len(onsets)
+            assert entry["dropped"].get("saturated", 0) == (~fits).sum()
+            assert entry["hours"] == pytest.approx(len(onsets) * 2 / 3600)
+            assert fits.all() != ("_b_" in entry["id"])
 
 
 def test_which_scale_was_used_is_told(study, tmp_path):
@@ -234,9 +246,9 @@ def test_one_recording_a_session_is_as_by_recording(tmp_path):
 def test_a_person_of_segments_in_several_items(tmp_path):
     """Visual-category files by image: a person's training, validation and test images are packed
     apart, and have one scale."""
-    assert simulate_vc(["--out", str(tmp_path / "vc")]) == 0
-    [file] = (tmp_path / "vc").glob("eeg*.pth")
-    splits = next((tmp_path / "vc").glob("block*.pth"))
+    file, splits = tmp_path / "vc.pth", tmp_path / "splits.pth"
+    words = ["--out", str(file), "--splits", str(splits), "--subjects", "2", "--classes", "4"]
+    assert simulate_vc(words) == 0
     words = ["--source", f"vc:{file},splits={splits},by=image", "--workers", "1"]
     assert pack([*words, "--scale", "session", "--out", str(tmp_path / "out")]) == 0
     scales: dict[str, set] = {}
@@ -261,24 +273,21 @@ def test_settings_that_make_no_sense_are_refused(tmp_path):
 def test_rest_and_task_of_eegmat(shared_data, tmp_path):
     """Rest and serial subtraction are files: their ratio is kept by session, lost by recording."""
     source = rf"raw:{shared_data}/eegmat/Subject0[0-3]_*.edf,subject=(Subject\d+),label=_(\d)\.edf"
-    ratios = {}
+    manifests = []
     for scale in ("recording", "session"):
         words = ["--source", source, "--out", str(tmp_path / scale), "--workers", "2"]
         assert pack([*words, "--scale", scale]) == 0
-        manifest = read_manifest(tmp_path / scale)
-        found = windows_of(manifest)
-        by_label: dict[str, dict[str, float]] = {}
-        for entry in manifest.recordings:
-            by_label.setdefault(entry["subject"], {})[entry["label"]] = amplitude(
-                found[entry["id"]]
-            )
-        ratios[scale] = {who: labels["2"] / labels["1"] for who, labels in by_label.items()}
-        if scale == "recording":
-            true = {}
-            for entry in manifest.recordings:
-                true.setdefault(entry["subject"], {})[entry["label"]] = entry["scale_uv"]
-    for who, scales in true.items():
-        wanted = scales["2"] / scales["1"]
-        assert ratios["recording"][who] == pytest.approx(1, abs=0.02)
-        assert ratios["session"][who] == pytest.approx(wanted, rel=0.02)
-    assert max(abs(s["2"] / s["1"] - 1) for s in true.values()) > 0.05
+        manifests.append(read_manifest(tmp_path / scale))
+    found = [windows_of(manifest) for manifest in manifests]
+    ratios: dict[str, dict[str, list[float]]] = {}
+    for entry in manifests[0].recordings:
+        kept = set(found[0][entry["id"]]) & set(found[1][entry["id"]])
+        ratios.setdefault(entry["subject"], {})[entry["label"]] = [
+            amplitude({onset: windows[entry["id"]][onset] for onset in kept}) for windows in found
+        ] + [entry["scale_uv"]]
+    for who, of in ratios.items():
+        by_recording, session, microvolts = (of["2"][n] / of["1"][n] for n in range(3))
+        print(f"{who}: task / rest {by_recording:.2f}, by session {session:.2f}")
+        assert by_recording == pytest.approx(1, abs=0.06)
+        assert session == pytest.approx(by_recording * microvolts, rel=0.005)
+    assert max(abs(of["2"][1] / of["1"][1] - 1) for of in ratios.values()) > 0.1

@@ -260,11 +260,13 @@ def test_a_changed_setting_is_refused_on_resume(shards, straight, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(straight, run)
     output = ranks(2, PRETRAIN, *flags(shards, run, seed=1, steps=8), fails=True)
-    assert "another seed: 0 -> 1" in output
+    assert "another seed: 0, now 1" in output
+    assert "to go on with it give: --seed 0" in output
     output = ranks(2, PRETRAIN, *flags(shards, run), "--resume", "never", fails=True)
     assert "there is a run already" in output
     output = ranks(1, PRETRAIN, *flags(shards, run, steps=8), fails=True)
-    assert "was written by 2 ranks" in output
+    assert "its checkpoint was written by 2, this run has 1" in output
+    assert "--elastic to convert it for 1" in output
 
 
 def test_a_mistake_of_one_rank_before_there_is_a_group_is_told(shards, tmp_path):

@@ -326,7 +326,7 @@ def test_config_says_what_does_not_fit(changes, message):
         ({"micro_batch": 4}, {"train_micro_batch_size_per_gpu": 16}, 2, (4, 1)),
         ({"micro_batch": 4, "global_batch": 32}, {"gradient_accumulation_steps": 1}, 2, (4, 4)),
         ({"global_batch": 4}, {"train_micro_batch_size_per_gpu": 16}, 2, (2, 1)),
-        ({}, {"train_micro_batch_size_per_gpu": "auto"}, 1, (8, 1)),
+        ({}, {}, 1, (8, 1)),
     ],
 )
 def test_batch_sizes(flags, json, world, expected):

@@ -45,18 +45,21 @@ def superseded(steps: Sequence[int], keep_last: int, keep_every: int) -> list[in
 
 def complete_tags(run: Path, quiet: bool = False) -> list[str]:
     """Tags of the complete checkpoints, oldest first; says so where one is not whole."""
-    found = []
+    found, passed = survey(run)
+    for name, problem in () if quiet else sorted(passed.items()):
+        print(f"checkpoint {checkpoint_folder(run) / name} is passed over: {problem}", flush=True)
+    return found
+
+
+def survey(run: Path) -> tuple[list[str], dict[str, str]]:
+    """(tags of the complete checkpoints, oldest first; {name: why it is none} of the others)."""
+    found, passed = [], {}
     for folder in checkpoint_folder(run).glob("step_*"):
         if problem := incomplete(folder):
-            if not quiet:
-                _pass_over(folder, problem)
+            passed[folder.name] = problem
         else:
             found.append(folder.name)
-    return sorted(found, key=step_of)
-
-
-def _pass_over(folder: Path, problem: str) -> None:
-    print(f"checkpoint {folder} is passed over: {problem}", flush=True)
+    return sorted(found, key=step_of), passed
 
 
 def incomplete(folder: Path) -> str | None:
@@ -88,11 +91,8 @@ def unfinished(folder: Path) -> str | None:
 def damaged(folder: Path, part: int = 0, parts: int = 1) -> str | None:
     """Which file's content is not what was written, or None; of the files, those of one part."""
     for name, wanted in sorted(read_complete(folder).get("crc32", {}).items())[part::parts]:
-        found = 0
         try:
-            with open(folder / name, "rb") as file:
-                while chunk := file.read(1 << 20):
-                    found = zlib.crc32(chunk, found)
+            found = crc32(folder / name)
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
         if found != wanted:
@@ -100,19 +100,30 @@ def damaged(folder: Path, part: int = 0, parts: int = 1) -> str | None:
     return None
 
 
+def crc32(path: Path) -> int:
+    """CRC-32 of a file's bytes."""
+    found = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            found = zlib.crc32(chunk, found)
+    return found
+
+
 def read_complete(folder: Path) -> dict:
     """The content of a complete checkpoint's marker."""
     return json.loads((folder / COMPLETE).read_text())
 
 
-def last_complete(run: Path, ranks: Ranks) -> tuple[str, dict] | None:
-    """(tag, marker) of the newest complete checkpoint, every byte of it read; the ranks share the
-    work and agree."""
+def last_complete(run: Path, ranks: Ranks) -> tuple[tuple[str, dict] | None, dict[str, str]]:
+    """(tag, marker) of the newest complete checkpoint, every byte of it read, or None; and {name:
+    why} of those that were passed over. The ranks share the work and agree."""
     tags: list[str] = []
+    passed: dict[str, str] = {}
     with together(ranks):
         if ranks.first:
-            tags = complete_tags(run)
-    for tag in reversed(broadcast_object(tags, ranks)):
+            tags, passed = survey(run)
+    tags, passed = broadcast_object((tags, passed), ranks)
+    for tag in reversed(tags):
         folder = checkpoint_folder(run) / tag
         everyone: list = [None] * ranks.world
         with together(ranks):
@@ -122,10 +133,9 @@ def last_complete(run: Path, ranks: Ranks) -> tuple[str, dict] | None:
         if problem is None:
             with together(ranks):
                 marker = read_complete(folder) if ranks.first else None
-            return tag, broadcast_object(marker, ranks)
-        if ranks.first:
-            _pass_over(folder, problem)
-    return None
+            return (tag, broadcast_object(marker, ranks)), passed
+        passed[tag] = problem
+    return None, passed
 
 
 def engine_settings(deepspeed: dict, found: tuple[str, dict] | None, ranks: Ranks) -> dict:

@@ -27,6 +27,7 @@ from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
 from model.linear import CPU_BF16_UNITS
 from trainer import shared_memory
+from trainer.deepspeed_json import read_deepspeed_config
 from trainer.provenance import ROOT
 
 # bf16 weights, and fp32 weights and two moments of Adam.
@@ -159,6 +160,22 @@ def memory_limits(on: torch.device, nodes: int) -> list[Check]:
         checks.append(Check("warn", "memlock", f"{readable(locked)}: InfiniBand may fail to start",
                             "ulimit -l unlimited (over ssh: the node's limits.conf)"))  # fmt: skip
     return checks
+
+
+def deepspeed_json(path: str) -> Check:
+    """Whether DeepSpeed and this trainer know what the JSON says, misspelt keys included."""
+    try:
+        value = read_deepspeed_config(path)
+    except InputError as error:
+        return Check("FAIL", "DeepSpeed", error.what, error.remedy)
+    dtype = "bf16" if value.get("bf16", {}).get("enabled") else "fp32"
+    clipping = value.get("gradient_clipping", 0)
+    stage = value["zero_optimization"]["stage"]
+    found = f"{path}: ZeRO stage {stage}, {dtype}, clipping at {clipping:g}"
+    if not clipping:
+        return Check("warn", "DeepSpeed", f"{path}: gradients are not clipped",
+                     '"gradient_clipping": 1.0')  # fmt: skip
+    return Check("ok", "DeepSpeed", found)
 
 
 def shard_folder(folder: Path) -> tuple[Check, str | None]:

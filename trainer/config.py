@@ -8,10 +8,10 @@ the resolved values go into the run's config.json.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import ClassVar
 
 from data.errors import InputError, did_you_mean
@@ -75,6 +75,9 @@ class RunConfig:
     keep_every: int = option(0, "also keep those of every so many steps; 0: none of them")
     log_every: int = option(20, "steps between log lines")
     resume: str = option("auto", "auto: go on where the run stopped; never: the folder must be new")
+    restart_lost: bool = option(
+        False, "where all checkpoints of this run are lost, set it aside and begin at step 0"
+    )
     elastic: bool = option(
         False, "go on from a checkpoint of another number of ranks, with its global batch"
     )
@@ -190,6 +193,7 @@ def _kind(entry) -> type:
 def resolve(arguments: argparse.Namespace, changes: dict | None = None, kind: type = RunConfig):
     """A `kind` (RunConfig) from flags, then environment, then `changes`, then the defaults."""
     values = dict(changes or {})
+    _tell_of_misspelt(kind)
     for entry in fields(kind):
         given = getattr(arguments, entry.name)
         name = kind.environment + entry.name.upper()
@@ -198,6 +202,16 @@ def resolve(arguments: argparse.Namespace, changes: dict | None = None, kind: ty
         if given is not None:
             values[entry.name] = tuple(given) if isinstance(given, list) else given
     return kind(**values)
+
+
+def _tell_of_misspelt(kind: type) -> None:
+    """Say, on the first rank, which variables look like a misspelt setting. They are not refused:
+    the prefix is not ours alone."""
+    known = [kind.environment + entry.name.upper() for entry in fields(kind)]
+    for name in sorted(set(os.environ) - {*known, "EEG_ATTENTION", "EEG_JOIN_S"}):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if name.startswith(kind.environment) and near and os.environ.get("RANK", "0") == "0":
+            print(f"the variable {name} sets nothing here: did you mean {near[0]}?", flush=True)
 
 
 def _parse(entry, name: str):
@@ -214,36 +228,3 @@ def _parse(entry, name: str):
             f"{name}={text}: not a value for {entry.name} ({entry.type})",
             "mend or unset this environment variable",
         ) from None
-
-
-def read_deepspeed_config(path: str) -> dict:
-    """The DeepSpeed JSON, checked for what this trainer relies on."""
-    try:
-        value = json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise InputError(
-            f"--deepspeed_config {path}: no such file", "use e.g. ds_configs/zero2.json"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"--deepspeed_config {path}: {error}", "mend the JSON") from None
-    if not isinstance(value, dict):
-        raise InputError(f"--deepspeed_config {path}: not a JSON object", "mend the JSON")
-    for key, remedy in {
-        "optimizer": "this trainer makes the optimizer: use --lr, --weight_decay, --betas",
-        "scheduler": "this trainer makes the schedule: use --lr, --warmup, --schedule",
-        "train_batch_size": "give train_micro_batch_size_per_gpu, or use --global_batch",
-        "fp16": "only bf16 and fp32 are supported: fp16 overflows in the KL term",
-    }.items():
-        if value.get(key) and value[key] != {"enabled": False}:
-            raise InputError(f"{path}: {key!r} is set", remedy)
-    stage = value.get("zero_optimization", {}).get("stage", 0)
-    accumulation = value.get("data_types", {}).get("grad_accum_dtype")
-    if stage not in (1, 2, 3):
-        raise InputError(f"{path}: zero_optimization.stage={stage}", "use stage 1, 2 or 3")
-    if stage == 1 and accumulation == "fp32":
-        # DeepSpeed then takes its BF16_Optimizer, whose checkpoints its zero_to_fp32 cannot read.
-        raise InputError(
-            f"{path}: checkpoints of stage 1 with grad_accum_dtype fp32 cannot be converted",
-            "use stage 2, which accumulates in fp32, or leave grad_accum_dtype out",
-        )
-    return value

@@ -24,7 +24,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 
 from data.errors import InputError, run_command
-from data.files import write_atomic
+from data.files import hash_file, write_atomic
 from model.autoencoder import MaskedVAE
 from model.config import from_dict
 from trainer.checkpoint import read_complete
@@ -49,6 +49,7 @@ def write_weights(state: dict[str, torch.Tensor], meta: dict, out: Path) -> None
         torch.save(state, temporary)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
+    meta = {**meta, "weights_sha256": hash_file(temporary)[0]}
     os.replace(temporary, out)
     write_atomic(out.with_suffix(".json"), (json.dumps(meta, indent=1) + "\n").encode())
 

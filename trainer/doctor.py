@@ -2,6 +2,7 @@
 
     python trainer/doctor.py                                        # this machine
     python trainer/doctor.py --hostfile hostfiles/cc_2x4 --shards shards/pretrain --run runs/NAME
+    python trainer/doctor.py --deepspeed_config mine.json
 
 With --hostfile every node is asked, over ssh or, in a Slurm job, by srun; then one process of each
 node meets the others as ranks would and they time an all-reduce. One line a check: ok, warn, or
@@ -38,6 +39,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--hostfile", type=Path, help="also ask the nodes that this file names")
     add("--shards", type=Path, help=f"shard folder [{SHARDS}, if there is one]")
     add("--run", type=Path, default=Path(RunConfig.run), help=f"run folder [{RunConfig.run}]")
+    add("--deepspeed_config", default=RunConfig.deepspeed_config,
+        help=f"DeepSpeed JSON [{RunConfig.deepspeed_config}]")  # fmt: skip
     add("--preset", default=RunConfig.preset, help=f"model, for sizes [{RunConfig.preset}]")
     add("--master_addr", help="address of the first node, if not what ssh says or Slurm's name")
     add("--wait_s", type=float, default=60.0, help="how long nodes wait for each other [60]")
@@ -47,7 +50,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def check_machine(arguments: argparse.Namespace, slots: int | None, nodes: int):
     """(checks, facts) of this machine; facts is what all nodes must have alike."""
-    config = RunConfig(run=str(arguments.run), preset=arguments.preset)
+    config = RunConfig(
+        run=str(arguments.run),
+        preset=arguments.preset,
+        deepspeed_config=arguments.deepspeed_config,
+    )
     on = checkup.device()
     checks = [
         checkup.packages(),
@@ -56,6 +63,7 @@ def check_machine(arguments: argparse.Namespace, slots: int | None, nodes: int):
         checkup.attention_kernel(on),
         checkup.bf16(on),
         *checkup.memory_limits(on, nodes),
+        checkup.deepspeed_json(arguments.deepspeed_config),
     ]
     folder, manifest = arguments.shards or Path(SHARDS), None
     if arguments.shards or folder.exists():
@@ -92,8 +100,10 @@ def main(argv: list[str] | None = None) -> int:
         failed = sum(check.level == "FAIL" for check in checks)
     else:
         hosts = read_hostfile(arguments.hostfile)
-        forwarded = ["--run", str(arguments.run), "--preset", arguments.preset,
-                     "--wait_s", str(arguments.wait_s)]  # fmt: skip
+        forwarded = [
+            "--run", str(arguments.run), "--preset", arguments.preset,
+            "--deepspeed_config", arguments.deepspeed_config, "--wait_s", str(arguments.wait_s),
+        ]  # fmt: skip
         if arguments.shards:
             forwarded += ["--shards", str(arguments.shards)]
         answers = ask_nodes(hosts, forwarded, arguments.master_addr, arguments.wait_s)

@@ -25,7 +25,8 @@ from data.manifest import Manifest, read_manifest
 from data.plan import batch_sizes
 from model.config import ModelConfig, from_dict
 from trainer.adaptation import adaptation_report
-from trainer.config import RunConfig, add_flags, read_deepspeed_config, resolve
+from trainer.config import RunConfig, add_flags, resolve
+from trainer.deepspeed_json import read_deepspeed_config
 from trainer.loop import train
 from trainer.runtime import run_ranks
 from trainer.setup import with_recorded_batch
@@ -88,10 +89,11 @@ def settings(arguments: argparse.Namespace) -> tuple[RunConfig, ModelConfig]:
 def _steps(config: RunConfig, epochs: float) -> int:
     if not epochs > 0:
         raise InputError(f"--epochs {epochs}", "it must be > 0")
-    config = with_recorded_batch(config)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    config = with_recorded_batch(config, world)
     deepspeed = read_deepspeed_config(config.deepspeed_config)
     _, _, global_batch = batch_sizes(
-        int(os.environ.get("WORLD_SIZE", "1")),
+        world,
         config.micro_batch or deepspeed.get("train_micro_batch_size_per_gpu"),
         deepspeed.get("gradient_accumulation_steps"),
         config.global_batch,
@@ -109,7 +111,13 @@ def report_split(manifest: Manifest) -> str:
 def report(start: Start, windows: int) -> None:
     """Scores before and after, into RUN/adaptation/."""
     plan = start.plan
-    before, described = load_model(plan.config.init, need="encoder")
+    try:
+        before, described = load_model(plan.config.init, need="encoder")
+    except InputError as error:
+        raise InputError(
+            f"{plan.run} is trained and saved, but has no report of before and after: {error.what}",
+            "restore --init and start the same command again: it will only write the report",
+        ) from None
     if described["part"] == "encoder":
         print(f"{plan.config.init} holds no decoder: 'before' is its encoder with an untrained one")
     after, meta = load_model(plan.run)

@@ -61,8 +61,12 @@ def take(run: Path, wait_s: float = WAIT_S) -> None:
             owner["slurm_job"] = job
         file.write(json.dumps(owner))
         file.flush()
-    (run / ENDED).unlink(missing_ok=True)
     _held.append(file)
+
+
+def mark_begin(run: Path) -> None:
+    """Say that this run has not come to its end, nor has what was here before."""
+    (run / ENDED).unlink(missing_ok=True)
 
 
 def mark_end(run: Path, why: str) -> None:

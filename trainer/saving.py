@@ -23,6 +23,7 @@ from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchChe
 from data.diskspace import is_full, readable
 from data.errors import InputError
 from data.files import write_atomic
+from trainer import lost
 from trainer.checkpoint import (
     COMPLETE,
     checkpoint_folder,
@@ -60,6 +61,7 @@ def save(engine, run: Path, step: int, state: dict, config: RunConfig, ranks: Ra
                 _mark(folder, ranks.world, state, files)
                 write_atomic(folder.parent / "latest", folder.name.encode())  # for its own tools
                 _drop_superseded(run, step, config)
+                lost.record(run, [s for s in map(step_of, complete_tags(run)) if s <= step])
     except InputError:
         if ranks.first and not (folder / COMPLETE).exists():
             shutil.rmtree(folder, ignore_errors=True)

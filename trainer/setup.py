@@ -13,7 +13,8 @@ from data.reserved import find_reservation, own_reservation, refuse_reserved, re
 from data.shards import verify_shard
 from model.config import ModelConfig
 from model.flops import training_flops
-from trainer.config import RunConfig, read_deepspeed_config
+from trainer.config import RunConfig
+from trainer.deepspeed_json import read_deepspeed_config
 from trainer.known import record_of, subjects_of, union_of_records
 from trainer.runtime import Ranks, broadcast_object, together
 from trainer.weights import read_description, read_run_config
@@ -62,7 +63,7 @@ class Plan:
 def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
     """Check settings, shards and model against each other; InputError says what does not fit."""
     deepspeed = read_deepspeed_config(config.deepspeed_config)
-    config = with_recorded_batch(config)
+    config = with_recorded_batch(config, world)
     manifest = read_manifest(config.shards)
     refuse_reserved(manifest)
     reservation = find_reservation(config.reserve) if config.reserve else None
@@ -118,11 +119,20 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
     )
 
 
-def with_recorded_batch(config: RunConfig) -> RunConfig:
-    """With `--elastic`, the global batch and the order of the data as the run has them."""
+def with_recorded_batch(config: RunConfig, world: int) -> RunConfig:
+    """With `--elastic`, the global batch and the order of the data as the run has them; InputError
+    where `world` ranks cannot share that batch."""
     if not (config.elastic and (Path(config.run) / "config.json").exists()):
         return config
     old = read_run_config(Path(config.run))
+    batch = old["global_batch"]
+    if config.global_batch is None and batch % world:
+        divisors = [str(n) for n in range(1, batch + 1) if batch % n == 0]
+        raise InputError(
+            f"--elastic: {config.run} takes {batch} windows a step, which {world} ranks cannot "
+            "share evenly",
+            f"start {', '.join(divisors[:-1])} or {divisors[-1]} ranks",
+        )
     return replace(
         config,
         global_batch=config.global_batch or old["global_batch"],

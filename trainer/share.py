@@ -81,7 +81,9 @@ def last_weights(run: Path) -> tuple[dict, int]:
     """(fp32 weights, step) of the run's last whole DeepSpeed checkpoint."""
     from trainer.translation.keeping import last_complete, read_history
 
-    folder = last_complete(run)
+    folder, passed = last_complete(run)
+    for name, why in passed.items():
+        print(f"checkpoint {run / 'checkpoints' / name} is passed over: {why}", flush=True)
     if folder is None:
         raise InputError(
             f"{run}: no complete checkpoint", "train further, or use --checkpoint best"

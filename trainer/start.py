@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from data.errors import InputError
 from model.autoencoder import MaskedVAE
-from model.config import ModelConfig
-from trainer import checkpoint, lock
+from model.config import ModelConfig, with_new_fields
+from trainer import checkpoint, lock, lost
 from trainer.agreement import check_agreement
 from trainer.changes import check_resume
 from trainer.config import RunConfig
@@ -52,7 +52,7 @@ def prepare(config: RunConfig, model_config: ModelConfig) -> Start:
     verify_shards(plan, ranks)
     found = _find_start(plan, ranks)
     with together(ranks):
-        model = initial_model(plan)
+        model = initial_model(plan, fresh=found is None, tell=ranks.first)
     with together(ranks):
         if ranks.first:
             require_space(plan.run, _checkpoint_bytes(plan, model))
@@ -60,21 +60,49 @@ def prepare(config: RunConfig, model_config: ModelConfig) -> Start:
     return Start(plan, model, ranks, found)
 
 
-def initial_model(plan: Plan) -> MaskedVAE:
-    """A model with weights drawn from the run's seed, or taken from `--init`."""
+def initial_model(plan: Plan, fresh: bool = True, tell: bool = True) -> MaskedVAE:
+    """A model with weights drawn from the run's seed, or taken from `--init`; not `fresh`: a
+    checkpoint's will replace them, so `--init` is not read and may be gone."""
     model = MaskedVAE(plan.model, plan.config.seed)
-    if plan.config.init:
+    if plan.config.init and fresh:
         state, meta = load_state(plan.config.init)
-        own = model.state_dict()
-        if bad := [
-            name for name, x in state.items() if name not in own or own[name].shape != x.shape
-        ]:
-            raise InputError(
-                f"--init {plan.config.init}: {bad[0]} does not fit this model",
-                f"it was trained as {meta['model']['preset']}: give the same --preset and --model",
-            )
+        for line in check_initial(plan, model, state, meta):
+            if tell:
+                print(f"init: {line}", flush=True)
         model.load_state_dict(state, strict=meta["part"] == "whole")
     return model
+
+
+# Another value of these may leave the weights' shapes as they are, and makes nonsense of them.
+OF_ENCODER = ("tokens", "sfreq_hz", "patch_samples", "heads")
+OF_DECODER = ("decoder_heads", "decoder_input", "baseline")
+
+
+def check_initial(plan: Plan, model: MaskedVAE, state: dict, meta: dict) -> list[str]:
+    """InputError where the weights of `--init` are not this model's; what to tell of them."""
+    init, own, theirs = plan.config.init, model.state_dict(), with_new_fields(meta["model"])
+    remedy = f"it was trained as {theirs['preset']}: give the same --preset and --model"
+    if bad := [n for n, x in state.items() if n not in own or own[n].shape != x.shape]:
+        raise InputError(f"--init {init}: {bad[0]} does not fit this model", remedy)
+    wanted = [n for n in own if meta["part"] == "whole" or n.startswith("encoder.")]
+    if lacking := [name for name in wanted if name not in state]:
+        raise InputError(
+            f"--init {init}: {len(lacking)} weights are missing, as {lacking[0]}",
+            "the file is not whole, or of another version: convert the run again",
+        )
+    ours = plan.model.as_dict()
+    for name in OF_ENCODER + (OF_DECODER if meta["part"] == "whole" else ()):
+        if name in theirs and theirs[name] != ours[name]:
+            raise InputError(
+                f"--init {init}: its {name} is {theirs[name]}, this model's {ours[name]}",
+                f"--model {name}={theirs[name]}",
+            )
+    signal, profile = meta["signal"], plan.manifest.profile
+    return [
+        f"trained on EEG with {key} {signal[key]}, these shards have {profile[key]}"
+        for key in sorted({*signal} & {*profile} - {"name", "window_samples", "window_s"})
+        if signal[key] != profile[key]
+    ]
 
 
 def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
@@ -82,20 +110,26 @@ def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
     with together(ranks):
         if ranks.first:
             lock.take(plan.run)
-    found = checkpoint.last_complete(plan.run, ranks)
+    found, passed = checkpoint.last_complete(plan.run, ranks)
+    goes_on = False
     with together(ranks):
-        exists = (plan.run / "config.json").exists()
-        if plan.config.resume == "never" and exists:
-            raise InputError(
-                f"--run {plan.run}: there is a run already",
-                "choose another folder, or --resume auto",
-            )
-        if found and ranks.first:
+        if ranks.first:
+            if (plan.run / "config.json").exists():
+                read_run_config(plan.run)  # whether it is a run of these commands
+            goes_on = lost.find_start(
+                plan.run, found and checkpoint.step_of(found[0]), passed, checkpoint.tag_of,
+                resume=plan.config.resume, restart_lost=plan.config.restart_lost,
+            )  # fmt: skip
+    found = found if broadcast_object(goes_on, ranks) else None
+    with together(ranks):
+        if ranks.first and found:
             old, new = read_run_config(plan.run), with_provenance(plan.run, plan.as_dict())
             check_resume(plan.run, old, new, *found, ranks.world)
-    with together(ranks):
-        if found is None and ranks.first:
+        elif ranks.first:
             write_run_files(plan.run, plan.as_dict())
+            lost.record(plan.run, [])
+        if ranks.first:
+            lock.mark_begin(plan.run)
     return found
 
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from pathlib import Path
 
 import torch
 
 from data.errors import InputError
+from data.files import hash_file
 from model.autoencoder import MaskedVAE
 from model.config import from_dict, with_new_fields
-from trainer import checkpoint
+from trainer import checkpoint, lost
 
 FORMAT = "eeg-masked-vae"
 
@@ -27,7 +29,15 @@ def read_run_config(run: Path) -> dict:
     path = run / "config.json"
     try:
         found = json.loads(path.read_text())
-        if "decoder_depth" in found.get("model", {}):
+        lacking = [name for name in ("run", "model", "profile", "trained_on") if name not in found]
+        if found.get("format") == "eeg2meg-run":
+            raise InputError(
+                f"{run}: a run of trainer/eeg2meg.py, which holds no masked autoencoder",
+                "give a run folder of trainer/pretrain.py or trainer/finetune_vc.py",
+            )
+        if lacking:
+            raise ValueError(f"it lacks {lacking[0]}")
+        if "decoder_depth" in found["model"]:
             found["model"] = with_new_fields(found["model"])
         return found
     except FileNotFoundError:
@@ -35,7 +45,7 @@ def read_run_config(run: Path) -> dict:
             f"{run}: not a run folder (no config.json)",
             "give the --run folder of a training, or a converted .safetensors or .pt file",
         ) from None
-    except ValueError as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error})", "restore it, or train again") from None
 
 
@@ -57,10 +67,20 @@ def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
     DeepSpeed's files are pickles: only read checkpoints of your own.
     """
     config = read_run_config(run)
-    tags = checkpoint.complete_tags(run)
+    tags, passed = checkpoint.survey(run)
+    gone = lost.lost(run, passed, checkpoint.tag_of)
+    if not tags and gone:
+        lines = "".join(f"\n     {line}" for line in gone)
+        raise InputError(f"{run}: its checkpoints are lost:{lines}", "restore them from a copy")
     if not tags:
         raise InputError(f"{run}: no complete checkpoint", "train further, until one is saved")
     folder = checkpoint.checkpoint_folder(run)
+    step, planned = checkpoint.step_of(tags[-1]), config["run"].get("steps")
+    if os.environ.get("RANK", "0") == "0":
+        lost.say_passed_over(run, passed)
+        if later := [one for one in lost.recorded(run) or [] if one > step]:
+            print(f"{run}: its last checkpoint, of step {later[-1]}, is lost", flush=True)
+        print(f"{run}: weights of step {step} of {planned}", flush=True)
     if problem := checkpoint.damaged(folder / tags[-1]):
         raise InputError(
             f"{folder / tags[-1]}: {problem}", "delete this folder, to take the checkpoint before"
@@ -99,6 +119,11 @@ def _read_json(path: Path) -> dict:
 def read_file(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """(state dict, description) of a converted file."""
     meta = _read_json(path)
+    if (wanted := meta.get("weights_sha256")) and path.is_file() and hash_file(path)[0] != wanted:
+        raise InputError(
+            f"{path}: not the weights that {path.with_suffix('.json').name} describes",
+            "one of the two was replaced or cut: convert the run again",
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -117,8 +142,9 @@ def load_state(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """(state dict, description) of a run folder or a converted file."""
     path = Path(path)
     if path.is_dir():
-        state, config, _ = run_state_dict(path)
-        return state, describe(config)
+        state, config, folder = run_state_dict(path)
+        found = {"checkpoint": folder.name, "steps": checkpoint.step_of(folder.name)}
+        return state, {**describe(config), **found}
     if path.suffix not in (".pt", ".safetensors"):
         raise InputError(f"{path}: no run folder, .safetensors or .pt file", "check the path")
     return read_file(path)

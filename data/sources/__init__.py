@@ -14,6 +14,7 @@ import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from data.errors import InputError, did_you_mean
@@ -39,6 +40,12 @@ _EVENTS = "1: one window for each event, with its label; 0: continuous windows"
 _MEG = {
     "sss": "1: signal-space separation of the MEG (with a profile that keeps MEG); default 0",
     "regress": "eog, ecg or eog+ecg: take their linear part out of EEG and MEG (likewise)",
+}
+_EVENTS_FROM = {
+    "events_from": "annotations, or a stimulus channel's name; default: where the names are found, "
+    "triggers before annotations",
+    "edges": "any (default): each change of a stimulus channel to another code than 0 is an event; "
+    "rise: only to a higher code",
 }
 _COMMON = {
     "split": "train, val or test for all of it; auto (default) splits by subject",
@@ -99,6 +106,7 @@ KINDS = {
             "runs": "which runs, joined by + (as in the files' names); default all",
             "events": "1: one window for each row of events.tsv; or names of events, joined by +; "
             "default: continuous windows",
+            **_EVENTS_FROM,
             "dataset": "a name for the dataset, default the folder's name",
             "montage": _MONTAGE,
             "mains_hz": "50 or 60; default: the sidecar, else measured",
@@ -110,12 +118,15 @@ KINDS = {
         "data.sources.from_raw",
         "a path or glob (** too) of anything that MNE reads: EDF, BDF, BrainVision, FIF, EEGLAB",
         {
-            "subject": "a regular expression whose first group in the path is the subject; "
-            "default: sub-XX in the path, else the file's name",
+            "subject": "a regular expression whose first group is the subject, looked for in the "
+            "path below the folder that all files share; or one: all files are one person; or "
+            "file: each is a person of its own; default: sub-XX in the path, or names like S01",
             "subjects": _SUBJECTS,
             "dataset": "a name for the dataset, default the folder's name",
             "montage": _MONTAGE,
-            "events": "descriptions of the events to cut at, joined by +; default: continuous",
+            "events": "descriptions of annotations, or codes of a stimulus channel, joined by +; "
+            "default: continuous",
+            **_EVENTS_FROM,
             "mains_hz": "50 or 60; default: the file's header, else measured",
             "unit": _UNIT,
             **_MEG,
@@ -150,6 +161,10 @@ KINDS = {
 }
 PAIRED = ("simulated-pairs",)
 """Kinds that are packed with MEG unless --profile says otherwise."""
+FROM_FILES = ("raw", "bids", "things", "things2", "vc")
+"""Kinds whose target is a path."""
+PATH_OPTIONS = ("montage", "splits", "channels", "labels")
+"""Options that may name a file; of these a manifest keeps the last part."""
 SPLITS = ("auto", "train", "val", "test")
 
 
@@ -234,7 +249,11 @@ class WorkItem(Protocol):
 
     @property
     def signature(self) -> dict:
-        """JSON-able: everything besides the profile that decides the content."""
+        """JSON-able: everything besides the profile that decides the content; under "files", the
+        `file_signature` of `source_files`."""
+
+    def source_files(self) -> list[Path]:
+        """Every file that decides the content: signals, headers, tables, places."""
 
     def load(self) -> Iterator[Recording]:
         """Read the recordings, one at a time."""

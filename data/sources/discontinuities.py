@@ -24,7 +24,7 @@ def mark_joins(raw: mne.io.BaseRaw, path: Path) -> None:
         records = record_onsets(path)
         if records is not None:
             _mend_edf(raw, path, *records)
-    elif suffix == ".vhdr":
+    elif suffix in (".vhdr", ".ahdr"):
         starts = [
             float(onset) - raw.first_time
             for onset, name in zip(raw.annotations.onset, raw.annotations.description, strict=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import mne
 from mne.io.constants import FIFF
 
-from data.channels import TEMPLATE, template_positions
 from data.errors import InputError
+from data.montages import TEMPLATE, template_positions
 from data.sources.edf_header import SUFFIXES, read_edf_header
 from data.units import NO_RANGE, UNKNOWN, VOLTS, some, volts_of
 

@@ -32,11 +32,18 @@ from data.sources.channels_table import (
     rows_of_channels,
     same_spelling,
 )
+from data.sources.events import BREAKS, EventChoice, find_events
+from data.sources.events_table import rows_outside
 from data.sources.file_units import same_units
-from data.sources.from_raw import BREAKS, is_part_of_another
-from data.sources.integrity import companions
 from data.sources.moabb_names import quiet
 from data.sources.opening import read_raw_and_factors
+from data.sources.recording_files import (
+    check_own_signal,
+    files_of,
+    is_part_of_another,
+    montage_files,
+    with_opened,
+)
 from data.sources.selection import file_signature, select_subjects
 
 FORMATS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
@@ -53,7 +60,7 @@ class BidsItem:
     subject: str
     session: str
     run: str
-    events: tuple[str, ...] | None
+    events: EventChoice | None
     montage: str | None
     mains_hz: float | None
     split: str
@@ -67,19 +74,23 @@ class BidsItem:
     @property
     def signature(self) -> dict:
         return {
-            "files": file_signature(self.files()),
+            "files": file_signature(self.source_files()),
             "dataset": self.dataset,
             "run": self.run,
-            "events": self.events,
+            "events": asdict(self.events) if self.events else None,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
             "unit": self.unit,
             "meg": asdict(self.meg) if self.meg else None,
         }
 
+    def source_files(self) -> list[Path]:
+        """With every sidecar that tells something about the recording, and the montage's file."""
+        return [*self.files(), *montage_files(self.montage)]
+
     def files(self) -> list[Path]:
         """The recording's own files and every sidecar that tells something about it."""
-        path, found = bids_path(self.path, self.root), companions(self.path)
+        path, found = bids_path(self.path, self.root), files_of(self.path)
         for suffix in SIDECARS:
             for extension in (".tsv", ".json"):
                 sidecar = path.find_matching_sidecar(suffix, extension, on_error="ignore")
@@ -95,12 +106,19 @@ class BidsItem:
             session=self.session,
             run=self.run,
             raw=raw,
-            events=None if self.events is None else find_events(raw, self.events, self.path),
+            events=None if self.events is None else self._events(raw),
             mains_hz=self.mains_hz,
             montage=self.montage,
-            source_files=self.files(),
+            source_files=with_opened(self.files(), raw),
             meg=self.meg,
         )
+
+    def _events(self, raw: mne.io.BaseRaw) -> list[Event]:
+        sidecar = bids_path(self.path, self.root).find_matching_sidecar(
+            "events", ".tsv", on_error="ignore"
+        )
+        beyond = rows_outside(Path(sidecar), raw, self.path) if sidecar else []
+        return find_events(raw, self.events, str(self.path), beyond)
 
 
 def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
@@ -117,10 +135,9 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
     for option, entity in (("sessions", "session"), ("tasks", "task"), ("runs", "run")):
         chosen = _entities(spec, everything, option, entity)
         paths = [path for path in paths if getattr(path, entity) in chosen]
-    events = spec.options.get("events")
-    if events in ("0", "1"):
-        events = None if events == "0" else ""
-    names = None if events is None else tuple(filter(None, map(str.strip, events.split("+"))))
+    for path in paths:
+        check_own_signal(Path(path.fpath))
+    events = EventChoice.of(spec, {"0": None, "1": EventChoice()})
     return [
         BidsItem(
             path=Path(path.fpath),
@@ -129,7 +146,7 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
             subject=path.subject,
             session=path.session or "1",
             run=_run(path),
-            events=names,
+            events=events,
             montage=spec.options.get("montage"),
             mains_hz=spec.mains(),
             split=spec.split,
@@ -180,26 +197,6 @@ def read_bids(path: Path, root: Path, unit: str | None = None) -> mne.io.BaseRaw
         onset, duration, description = zip(*events, *own, strict=True)
         raw.set_annotations(mne.Annotations(onset, duration, description), verbose="error")
     return raw
-
-
-def find_events(raw: mne.io.BaseRaw, names: tuple[str, ...], path: Path) -> list[Event]:
-    """The events of events.tsv whose description is one of `names` (none given: all of them)."""
-    rows = [
-        (onset_s, " ".join(name.split()))
-        for onset_s, _, name in _annotations(raw)
-        if not name.lower().startswith(BREAKS)
-    ]
-    wanted = {" ".join(name.split()) for name in names} or {name for _, name in rows}
-    events = [Event(onset, name) for onset, name in rows if name in wanted]
-    if not events:
-        present = ", ".join(sorted({name for _, name in rows})[:20]) or "no events at all"
-        raise InputError(
-            f"{path}: no event is called {' or '.join(sorted(wanted)) or 'anything'}; "
-            f"present: {present}",
-            "name one that is present. Where events.tsv has rows but none is found, its onsets are "
-            "not in seconds from the recording's start (as in THINGS-EEG: use things:)",
-        )
-    return events
 
 
 def _annotations(raw: mne.io.BaseRaw) -> list[tuple[float, float, str]]:

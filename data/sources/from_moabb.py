@@ -36,6 +36,7 @@ from data.sources.offline import (
     offline,
     subject_files,
 )
+from data.sources.recording_files import montage_files
 from data.sources.selection import describe_subjects, file_signature, select_subjects
 
 SHORTEST_SKIP_S = 0.03
@@ -68,13 +69,16 @@ class MoabbItem:
     @property
     def signature(self) -> dict:
         return {
-            "files": file_signature(self.files),
+            "files": file_signature(self.source_files()),
             "dataset": self.dataset,
             "subject": self.subject,
             "by_event": self.by_event,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
         }
+
+    def source_files(self) -> list[Path]:
+        return [*self.files, *montage_files(self.montage)]
 
     def load(self) -> Iterator[Recording]:
         dataset = find_class(self.dataset)()

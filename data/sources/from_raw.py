@@ -6,9 +6,9 @@
     raw:/data/*_raw.fif,sss=1                   with --profile eeg2meg: pairs of EEG and MEG
 
 One item per file; all files of a source are one dataset, called after the last folder before the
-first wildcard unless `dataset=` names it. A BIDS `*_channels.tsv` beside a file corrects the types
-of its channels (files often type EOG as EEG) and marks bad ones. Files are checked for truncation
-before they are read.
+first wildcard unless `dataset=` names it. Whose a file is: see data/sources/raw_subjects.py. A BIDS
+`*_channels.tsv` beside a file corrects the types of its channels (files often type EOG as EEG) and
+marks bad ones. Files are checked for truncation before they are read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,13 +26,18 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
-from data.sources.integrity import companions
+from data.sources.channels_table import channels_table_of
+from data.sources.events import EventChoice, annotations_outside, find_events
 from data.sources.opening import read_raw
+from data.sources.raw_subjects import entity, name_subjects
+from data.sources.recording_files import (
+    check_own_signal,
+    files_of,
+    is_part_of_another,
+    montage_files,
+    with_opened,
+)
 from data.sources.selection import file_signature
-
-BREAKS = ("bad", "edge", "boundary", "new segment")
-"""Annotations that are no events, by how they begin."""
-COMPANIONS = {".eeg": ".vhdr", ".vmrk": ".vhdr", ".fdt": ".set"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class RawItem:
     subject: str
     session: str
     run: str
-    events: tuple[str, ...] | None
+    events: EventChoice | None
     montage: str | None
     mains_hz: float | None
     split: str
@@ -60,17 +64,21 @@ class RawItem:
     @property
     def signature(self) -> dict:
         return {
-            "files": file_signature(companions(self.path)),
+            "files": file_signature(self.source_files()),
             "dataset": self.dataset,
             "subject": self.subject,
             "session": self.session,
             "run": self.run,
-            "events": self.events,
+            "events": asdict(self.events) if self.events else None,
             "montage": self.montage,
             "mains_hz": self.mains_hz,
             "unit": self.unit,
             "meg": asdict(self.meg) if self.meg else None,
         }
+
+    def source_files(self) -> list[Path]:
+        table = channels_table_of(self.path)
+        return [*files_of(self.path), *([table] if table else []), *montage_files(self.montage)]
 
     def load(self) -> Iterator[Recording]:
         raw = read_raw(self.path, self.unit)
@@ -80,16 +88,23 @@ class RawItem:
             session=self.session,
             run=self.run,
             raw=raw,
-            events=find_events(raw, self.events, str(self.path)) if self.events else None,
+            events=self._events(raw),
             mains_hz=self.mains_hz,
             montage=self.montage,
-            source_files=companions(self.path),
+            source_files=with_opened(files_of(self.path), raw),
             meg=self.meg,
         )
 
+    def _events(self, raw: mne.io.BaseRaw) -> list[Event] | None:
+        if self.events is None:
+            return None
+        beyond = annotations_outside(raw, self.path)
+        return find_events(raw, self.events, str(self.path), beyond)
+
 
 def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
-    """One item per file. Raises InputError if the glob matches nothing."""
+    """One item per file. Raises InputError if the glob matches nothing, a header names another's
+    signal, or nothing tells whose the files are."""
     target = os.path.expanduser(spec.target)
     root = _fixed_part(target)
     matches = {Path(match) for match in glob.glob(target, recursive=True)}
@@ -99,20 +114,21 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
         raise InputError(
             f"--source {spec}: {kind}", "check the path; quote it so that the shell leaves * alone"
         )
-    named = "subject" in spec.options or spec.split != "auto"
-    if not named and sum(_entity(path, "sub") is None for path in paths) > 1:
-        print(f"{spec}: every file without sub-XX in its path counts as a person of its own; where "
-              "one person has several, say who with subject=REGEX", flush=True)  # fmt: skip
+    for path in paths:
+        check_own_signal(path)
+    subjects, notes = name_subjects(paths, spec)
+    for note in notes:
+        print(f"{spec}: {note}", flush=True)
     dataset = spec.options.get("dataset") or root.resolve().name or "raw"
     if "dataset" not in spec.options and len({path.parent for path in paths}) > 1:
         print(f"{spec}: all folders are one dataset, {dataset!r}, and a subject's name one person; "
               "where that is wrong, give each study a source with dataset=NAME",
               flush=True)  # fmt: skip
-    events = spec.options.get("events")
+    events = EventChoice.of(spec)
     items, ids = [], set()
-    for path in paths:
-        subject = subject_of(path, spec)
-        session, run = _entity(path, "ses") or "1", _entity(path, "run") or path.stem
+    for path, subject in zip(paths, subjects, strict=True):
+        session = entity(path.as_posix(), "ses") or "1"
+        run = entity(path.as_posix(), "run") or path.stem
         if safe_name(f"{subject}_{session}_{run}") in ids:
             # Not of the whole path: the same files must be called the same on every machine.
             inside = path.relative_to(root).as_posix()
@@ -125,7 +141,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
                 subject,
                 session,
                 run,
-                tuple(part.strip() for part in events.split("+")) if events else None,
+                events,
                 spec.options.get("montage"),
                 spec.mains(),
                 spec.split,
@@ -142,72 +158,3 @@ def _fixed_part(target: str) -> Path:
     while glob.has_magic(str(folder)):
         folder = folder.parent
     return folder
-
-
-def is_part_of_another(path: Path) -> bool:
-    """Whether MNE reads `path` together with another file: signals, markers, later parts of FIF."""
-    if path.suffix in COMPANIONS and path.with_suffix(COMPANIONS[path.suffix]).exists():
-        return True
-    later = re.fullmatch(r"(.+)-\d+", path.stem) if path.suffix == ".fif" else None
-    if later and path.with_name(f"{later[1]}.fif").exists():
-        return True
-    return bool(re.search(r"_split-0*([2-9]|1\d)_", path.name))
-
-
-def subject_of(path: Path, spec: Spec) -> str:
-    """By the option `subject`, else BIDS's sub-XX in the path, else the file's name."""
-    pattern = spec.options.get("subject")
-    if pattern is None:
-        return _entity(path, "sub") or path.stem
-    try:
-        match = re.search(pattern, str(path))
-    except re.error as error:
-        raise InputError(
-            f"--source {spec}: subject={pattern} is not a regular expression ({error})",
-            r"write e.g. subject=(P\d+)",
-        ) from None
-    if not match:
-        raise InputError(
-            f"--source {spec}: subject={pattern} is not found in {path}",
-            r"write an expression that every path has, e.g. subject=(P\d+)",
-        )
-    return match[1] if match.groups() else match[0]
-
-
-def find_events(raw: mne.io.BaseRaw, wanted: tuple[str, ...], where: str) -> list[Event]:
-    """Events whose description is one of `wanted`, from annotations or else a stimulus channel.
-
-    Runs of spaces count as one. Labels are the descriptions. InputError lists what is present.
-    """
-    notes, names = raw.annotations, {" ".join(name.split()) for name in wanted}
-    found = [
-        (onset - raw.first_time, " ".join(str(name).split()))
-        for onset, name in zip(notes.onset, notes.description, strict=True)
-        if " ".join(str(name).split()) in names or not str(name).lower().startswith(BREAKS)
-    ]
-    if not found and "stim" in raw.get_channel_types():
-        codes = mne.find_events(raw, shortest_event=1, verbose="error")
-        found = [
-            ((sample - raw.first_samp) / raw.info["sfreq"], str(code)) for sample, _, code in codes
-        ]
-    events = [Event(float(onset), name) for onset, name in found if name in names]
-    if not events:
-        counts: dict[str, int] = {}
-        for _, name in found:
-            counts[name] = counts.get(name, 0) + 1
-        listing = ", ".join(f"{name!r} ({count})" for name, count in sorted(counts.items())[:20])
-        raise InputError(
-            f"{where}: no event is called {' or '.join(map(repr, sorted(names)))}; "
-            f"present: {listing or 'no events at all'}",
-            "name one that is present, or leave events out for continuous windows",
-        )
-    return events
-
-
-def _entity(path: Path, name: str) -> str | None:
-    """The value of a BIDS entity in the file's name, else in its folders: sub-02 -> 02."""
-    for part in reversed(path.parts):
-        match = re.search(rf"(?:^|_){name}-([A-Za-z0-9]+)", part)
-        if match:
-            return match[1]
-    return None

@@ -20,9 +20,9 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, Recording
 from data.sources import Spec
-from data.sources.from_raw import find_events
-from data.sources.integrity import companions
+from data.sources.events import EventChoice, find_events
 from data.sources.opening import read_raw
+from data.sources.recording_files import check_own_signal, files_of
 from data.sources.selection import file_signature, select_subjects
 
 DATASET = "THINGS-EEG"
@@ -45,8 +45,10 @@ class ThingsItem:
 
     @property
     def signature(self) -> dict:
-        files = [file for header in self.headers for file in _files(header)]
-        return {"files": file_signature(files), "by_event": self.by_event}
+        return {"files": file_signature(self.source_files()), "by_event": self.by_event}
+
+    def source_files(self) -> list[Path]:
+        return [file for header in self.headers for file in _files(header)]
 
     def load(self) -> Iterator[Recording]:
         for number, header in enumerate(self.headers, start=1):
@@ -61,7 +63,7 @@ class ThingsItem:
                 source_files=_files(header),
             )
             if self.by_event:
-                events = find_events(raw, (IMAGE_ON,), str(header))
+                events = find_events(raw, EventChoice((IMAGE_ON,)), str(header))
                 table = _table(header)
                 recording.events = name_images(events, table)
                 if len(table) != len(events):
@@ -86,6 +88,8 @@ def list_items(spec: Spec, profile: Profile) -> list[ThingsItem]:
             "aws s3 sync --no-sign-request s3://openneuro.org/ds003825 DIR",
         )
     chosen = select_subjects(spec.options.get("subjects"), list(people), f"--source {spec}")
+    for header in (header for name in chosen for header in people[name]):
+        check_own_signal(header)
     by_event = spec.flag("events", default=True)
     return [ThingsItem(name, tuple(people[name]), by_event, spec.split) for name in chosen]
 
@@ -118,4 +122,4 @@ def _table(header: Path) -> list[dict]:
 def _files(header: Path) -> list[Path]:
     stem = header.name.removesuffix("_eeg.vhdr")
     tables = (header.with_name(f"{stem}_events{suffix}") for suffix in (".tsv", ".csv"))
-    return companions(header) + [table for table in tables if table.is_file()]
+    return files_of(header) + [table for table in tables if table.is_file()]

@@ -59,10 +59,13 @@ class Things2Item:
 
     @property
     def signature(self) -> dict:
-        files = [*self.files, *([self.metadata] if self.metadata else [])]
         # The names of the files repeat in every session.
         places = [f"{path.parent.name}/{path.name}" for path in self.files]
-        return {"files": file_signature(files), "places": places, "by_event": self.by_event}
+        files = file_signature(self.source_files())
+        return {"files": files, "places": places, "by_event": self.by_event}
+
+    def source_files(self) -> list[Path]:
+        return [*self.files, *([self.metadata] if self.metadata else [])]
 
     def load(self) -> Iterator[Recording]:
         for path in self.files:

@@ -25,11 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.channels import TEMPLATE, positions_of, template_positions
 from data.errors import InputError
+from data.montages import TEMPLATE, positions_of, template_positions
 from data.profiles import Profile
 from data.recordings import Recording, safe_name
 from data.sources import Spec
+from data.sources.recording_files import montage_files
 from data.sources.selection import canonical_subject, file_signature
 from data.sources.vc_files import ACTICAP_128, read_vc, split_of_indices, standardise
 
@@ -61,15 +62,18 @@ class VcItem:
 
     @property
     def signature(self) -> dict:
-        files = [path for path in (self.path, self.splits, self.channels) if path]
         return {
-            "files": file_signature(files),
+            "files": file_signature(self.source_files()),
             "split_num": self.split_num,
             "subject": self.subject,
             "published": self.published,
             "single_subject": self.single_subject,
             "montage": self.montage,
         }
+
+    def source_files(self) -> list[Path]:
+        files = [path for path in (self.path, self.splits, self.channels) if path]
+        return [*files, *montage_files(self.montage)]
 
     def load(self) -> Iterator[Recording]:
         content = read_vc(self.path)

@@ -7,7 +7,6 @@ file cut between two samples is found only if a marker lies beyond the cut.
 from __future__ import annotations
 
 import configparser
-import glob
 import re
 import struct
 from pathlib import Path
@@ -26,10 +25,12 @@ def check_whole(path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix in (".edf", ".bdf"):
         _check_edf(path)
-    elif suffix == ".vhdr":
+    elif suffix in (".vhdr", ".ahdr"):
         _check_brainvision(path)
     elif suffix == ".fif":
         _check_fif(path)
+    elif suffix == ".lay":
+        _check_persyst(path)
 
 
 def check_length(raw: mne.io.BaseRaw, path: Path) -> None:
@@ -42,19 +43,6 @@ def check_length(raw: mne.io.BaseRaw, path: Path) -> None:
         ) from error
     if last.shape[1] != 1:
         raise InputError(f"{path}: truncated: its last sample is missing", REMEDY)
-
-
-def companions(path: Path) -> list[Path]:
-    """The files that belong to a recording: `path`, its signal, markers and later parts."""
-    files = [path]
-    if path.suffix.lower() == ".vhdr":
-        header = _vhdr(path)
-        files += [path.parent / header[key] for key in ("DataFile", "MarkerFile") if key in header]
-    elif path.suffix.lower() == ".set":
-        files.append(path.with_suffix(".fdt"))
-    elif path.suffix.lower() == ".fif":
-        files += sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*.fif"))
-    return [file for file in files if file.is_file()]
 
 
 def _check_edf(path: Path) -> None:
@@ -91,6 +79,24 @@ def _check_fif(path: Path) -> None:
                 return
             position = following if following > 0 else end
     raise InputError(f"{path}: truncated: {size} bytes, and its last part is missing", REMEDY)
+
+
+def _check_persyst(path: Path) -> None:
+    """MNE counts the samples of Persyst's .dat by its size: a cut one passes for a short one."""
+    text = path.read_text("utf-8", errors="replace")
+    found = dict(re.findall(r"(?im)^\s*(File|DataType|WaveformCount)\s*=\s*(.+?)\s*$", text))
+    values = {key.lower(): value for key, value in found.items()}
+    width = {"0": 2, "7": 4}.get(values.get("datatype", ""))
+    signal = path.parent / re.split(r"[\\/]", values.get("file", path.with_suffix(".dat").name))[-1]
+    if not signal.is_file():
+        raise InputError(f"{path}: its signal {signal.name} is missing", "put it beside the header")
+    channels = values.get("waveformcount", "")
+    if width and channels.isdecimal() and signal.stat().st_size % (width * int(channels) or 1):
+        raise InputError(
+            f"{signal}: truncated: {signal.stat().st_size} bytes are not the whole samples of "
+            f"{channels} channels that its header promises",
+            REMEDY,
+        )
 
 
 def _check_brainvision(path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from data.errors import InputError
+from data.files import named
 
 
 def canonical_subject(subject: object) -> str:
@@ -66,7 +67,7 @@ def describe_subjects(subjects: Iterable) -> str:
 def file_signature(paths: Iterable[Path]) -> list[list]:
     """[name, size in bytes, modification time in ns] of each file: cheap proof of sameness."""
     entries = []
-    for path in sorted(set(paths)):
+    for name, path in named(sorted(set(paths))).items():
         status = path.stat()
-        entries.append([path.name, status.st_size, status.st_mtime_ns])
+        entries.append([name, status.st_size, status.st_mtime_ns])
     return entries

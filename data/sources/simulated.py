@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import mne
 import numpy as np
@@ -79,6 +80,9 @@ class SimulatedItem:
             "seed": self.seed,
             "sfreq_hz": self.sfreq_hz,
         }
+
+    def source_files(self) -> list[Path]:
+        return []
 
     def load(self) -> Iterator[Recording]:
         yield simulate(self)

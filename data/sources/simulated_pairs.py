@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from data.errors import InputError, did_you_mean
 from data.profiles import Profile
@@ -55,6 +56,9 @@ class SimulatedPairItem:
     @property
     def signature(self) -> dict:
         return {"version": VERSION, **asdict(self)}
+
+    def source_files(self) -> list[Path]:
+        return []
 
     def load(self) -> Iterator[Recording]:
         place = (self.world, self.electrodes, self.person, self.run)

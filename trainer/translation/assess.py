@@ -19,6 +19,7 @@ from data.files import write_atomic
 from data.manifest import Manifest, read_manifest
 from data.pairs import require_pairs
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
+from trainer import lost
 from trainer.known import describe_twins, known_among, people_of, subjects_of
 from trainer.provenance import versions
 from trainer.scores import usable_bands
@@ -26,7 +27,7 @@ from trainer.tables import headline_lines
 from trainer.translation import baselines as base
 from trainer.translation.common import find_common
 from trainer.translation.evaluation import Found, evaluate, model_methods
-from trainer.translation.keeping import DESCRIPTION
+from trainer.translation.keeping import DESCRIPTION, best_step
 from trainer.translation.pieces import Collate, Pieces
 from trainer.translation.report import markdown, save_figures, short_table
 from trainer.translation.ridge import group_moments
@@ -63,6 +64,10 @@ def load(path: Path, device: torch.device) -> Loaded:
         description = json.loads(text.read_text()) if text.is_file() else {}
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"--model {path}: {error}", "train or convert it again") from None
+    if (step := best_step(path)) is not None:
+        # The best by validation, not the last; a run may also have gone on since it was scored.
+        reached = lost.reached(path)
+        print(f"{folder}: weights of step {step}; the run has reached step {reached}", flush=True)
     return Loaded(model.eval().to(device), processor, description, folder)
 
 

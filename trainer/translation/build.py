@@ -38,7 +38,14 @@ def fit(config: TranslationConfig, data: Data, ranks: Ranks, fresh: bool) -> Fit
     found = None
     with together(ranks):
         if ranks.first and not fresh:
-            processor = BrainformerProcessor.from_pretrained(Path(config.run) / "best")
+            best = Path(config.run) / "best"
+            try:
+                processor = BrainformerProcessor.from_pretrained(best)
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise InputError(
+                    f"{best}: its scales cannot be read ({error})",
+                    "restore it from a copy, or give another --run",
+                ) from None
             notes = json.loads((Path(config.run) / "config.json").read_text())["start"]
             found = Fitted(processor, {}, notes)
         elif ranks.first:

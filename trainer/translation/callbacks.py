@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from trainer import lost
 from trainer.metrics import Log
 from trainer.runtime import Ranks, together
 from trainer.stopping import StopRequests
@@ -60,7 +61,9 @@ class Keeper(TrainerCallback):
         mark_complete(folder, state.global_step, self.ranks)
         with together(self.ranks):
             if self.ranks.first:
-                drop_superseded(folder.parent, state.global_step, self.config.keep_last)
+                keep = self.config.keep_last
+                kept = drop_superseded(folder.parent, state.global_step, keep)
+                lost.record(self.run, kept)
 
     def on_train_end(self, args, state, control, **kwargs):
         self.stopping.close()

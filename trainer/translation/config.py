@@ -61,6 +61,9 @@ class TranslationConfig:
     log_every: int = option(5, "steps between log lines")
     figure_every: int = option(100, "steps between figures, also after the last; 0: none")
     resume: str = option("auto", "auto: go on where the run stopped; never: the folder must be new")
+    restart_lost: bool = option(
+        False, "where all checkpoints of this run are lost, set it aside and begin at step 0"
+    )
 
     def __post_init__(self):
         def check(name: str, good: bool, remedy: str) -> None:
@@ -154,8 +157,6 @@ def batch_sizes(config: TranslationConfig, settings: dict, world: int) -> tuple[
     the global batch is no multiple."""
     micro = config.micro_batch or settings.get("train_micro_batch_size_per_gpu", 8)
     accumulation = settings.get("gradient_accumulation_steps", 1)
-    if "auto" in (micro, accumulation):
-        micro, accumulation = config.micro_batch or 8, 1
     if config.global_batch:
         if config.micro_batch is None and config.global_batch < micro * world:
             micro = max(1, config.global_batch // world)

@@ -55,8 +55,7 @@ def resolve_machine(config: TranslationConfig, settings: dict, ranks: Ranks) -> 
     deepspeed["bf16"] = (
         {**settings.get("bf16", {}), "enabled": True} if bf16 else {"enabled": False}
     )
-    if deepspeed.get("gradient_clipping") in (None, "auto"):
-        deepspeed["gradient_clipping"] = 1.0
+    deepspeed.setdefault("gradient_clipping", 1.0)
     return Machine(micro, accumulation, ranks.world, bf16, deepspeed)
 
 

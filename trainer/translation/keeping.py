@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from data.errors import InputError
 from data.files import write_atomic
-from trainer.checkpoint import COMPLETE, read_complete, unfinished
+from trainer.checkpoint import COMPLETE, crc32, damaged, read_complete, unfinished
 
 DESCRIPTION = "eeg2meg.json"
 CRITERION = "eval_error"
@@ -36,6 +36,14 @@ def best_of(history: Sequence[dict]) -> tuple[int, float] | None:
         return None
     error, step = min(scored)
     return step, error
+
+
+def best_step(run: Path) -> int | None:
+    """The step whose weights RUN/best holds, as it says itself."""
+    try:
+        return int(json.loads((run / "best" / DESCRIPTION).read_text())["validation"]["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def out_of_patience(history: Sequence[dict], patience: int) -> bool:
@@ -93,43 +101,58 @@ def write_folder(folder: Path, model, weights: dict, processor, description: dic
 
 
 def mark_complete(folder: Path, step: int, ranks) -> None:
-    """After all ranks have written their part: name and size of every file."""
+    """After all ranks have written their part: name, size and CRC-32 of every file."""
     if ranks.world > 1:
         dist.barrier()
     if ranks.first:
-        sizes = {
-            str(path.relative_to(folder)): path.stat().st_size
+        files = {
+            str(path.relative_to(folder)): path
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name != COMPLETE
         }
-        marker = {"world": ranks.world, "state": {"step": step}, "files": sizes}
+        marker = {
+            "world": ranks.world,
+            "state": {"step": step},
+            "files": {name: path.stat().st_size for name, path in files.items()},
+            "crc32": {name: crc32(path) for name, path in files.items()},
+        }
         write_atomic(folder / COMPLETE, json.dumps(marker, indent=1).encode())
 
 
-def drop_superseded(folder: Path, step: int, keep_last: int) -> None:
+def drop_superseded(folder: Path, step: int, keep_last: int) -> list[int]:
     """Remove the checkpoints before the last `keep_last` whole ones up to `step`, which has just
-    been marked complete. Its marker goes first: a half-deleted one must not look whole."""
-    steps = {step_of(path): path for path in folder.glob("checkpoint-*")}
+    been marked complete; returns the steps of those. Its marker goes first: a half-deleted one must
+    not look whole."""
+    steps = {step_of(path): path for path in folder.glob("checkpoint-*") if step_of(path) >= 0}
     whole = sorted(one for one, path in steps.items() if one <= step and unfinished(path) is None)
     for one in sorted(one for one in steps if whole and one < whole[-keep_last:][0]):
         (steps[one] / COMPLETE).unlink(missing_ok=True)
         shutil.rmtree(steps[one])
+    return whole[-keep_last:]
 
 
 def step_of(folder: Path) -> int:
-    """The step of a checkpoint by its name, as transformers gives it."""
-    return int(folder.name.split("-")[1])
+    """The step of a checkpoint by its name, as transformers gives it; -1 for another name."""
+    number = folder.name.partition("-")[2]
+    return int(number) if number.isdecimal() else -1
 
 
-def last_complete(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run; says so where one is not whole."""
-    folders = sorted((run / "checkpoints").glob("checkpoint-*"), key=step_of)
-    for folder in reversed(folders):
-        problem = unfinished(folder)
+def name_of(step: int) -> str:
+    """The folder's name of a step's checkpoint, as transformers gives it."""
+    return f"checkpoint-{step}"
+
+
+def last_complete(run: Path) -> tuple[Path | None, dict[str, str]]:
+    """(the newest whole checkpoint of a run, every byte of it read; {name: why} of those that were
+    passed over)."""
+    folders = [path for path in (run / "checkpoints").glob("checkpoint-*") if step_of(path) >= 0]
+    passed: dict[str, str] = {}
+    for folder in sorted(folders, key=step_of, reverse=True):
+        problem = unfinished(folder) or damaged(folder)
         if problem is None:
-            return folder
-        print(f"checkpoint {folder} is passed over: {problem}", flush=True)
-    return None
+            return folder, passed
+        passed[folder.name] = problem
+    return None, passed
 
 
 def check_world(folder: Path, world: int) -> None:
@@ -138,7 +161,8 @@ def check_world(folder: Path, world: int) -> None:
     if written != world:
         raise InputError(
             f"{folder} was written by {written} ranks, this run has {world}",
-            f"start {written} ranks, or begin a new run with another --run",
+            f"start {written} ranks (deepspeed --num_gpus {written} ...), or begin a new run with "
+            "another --run: translation has no --elastic",
         )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,8 +17,8 @@ from data.errors import InputError
 from data.pairs import PairedMontage
 from trainer import lock
 from trainer.agreement import check_agreement
-from trainer.config import read_deepspeed_config
-from trainer.provenance import ROOT, write_run_files
+from trainer.deepspeed_json import read_deepspeed_config
+from trainer.provenance import ROOT
 from trainer.runtime import Ranks, broadcast_object, check_hostfile, start_ranks, together
 from trainer.stopping import ORPHANED
 from trainer.translation.build import Fitted, build_model, fit
@@ -28,21 +27,16 @@ from trainer.translation.config import TranslationConfig
 from trainer.translation.hf import Machine, TranslationTrainer, resolve_machine
 from trainer.translation.keeping import (
     best_of,
-    check_world,
-    last_complete,
+    best_step,
     out_of_patience,
-    read_history,
     step_of,
 )
 from trainer.translation.pieces import Collate
+from trainer.translation.resume import FORMAT, find_checkpoint, open_run
 from trainer.translation.start import (
     Data,
     open_data,
 )
-
-FORMAT = "eeg2meg-run"
-MAY_CHANGE = {"stop_at", "workers", "keep_last", "log_every", "figure_every", "resume", "patience",
-              "save_every"}  # fmt: skip
 
 
 def train(config: TranslationConfig) -> None:
@@ -67,6 +61,7 @@ def train(config: TranslationConfig) -> None:
     with together(ranks):
         if ranks.first:
             open_run(config, description, checkpoint)
+            lock.mark_begin(Path(config.run))
     announce(config, data, machine, model, fitted, checkpoint, ranks)
     if checkpoint and finished(config, *history):
         if ranks.first:
@@ -116,24 +111,6 @@ def pack(config: TranslationConfig, folder: Path) -> None:
         raise InputError(f"--simulated {config.simulated}: {done.stderr.strip()}")
 
 
-def find_checkpoint(config: TranslationConfig, ranks: Ranks) -> tuple[Path | None, tuple | None]:
-    """(newest whole checkpoint, (step, log)) of this run, decided by the first rank."""
-    found, history = None, None
-    with together(ranks):
-        if ranks.first:
-            run = Path(config.run)
-            if config.resume == "never" and (run / "config.json").exists():
-                raise InputError(
-                    f"--run {run}: there is a run already",
-                    "choose another folder, or --resume auto",
-                )
-            found = last_complete(run)
-            if found is not None:
-                check_world(found, ranks.world)
-                history = read_history(found)
-    return broadcast_object((found, history), ranks)
-
-
 def describe(config: TranslationConfig, data: Data, machine: Machine, fitted: Fitted) -> dict:
     """What a run and its best weights say of themselves: JSON."""
     manifest = data.train.windows.manifest
@@ -152,29 +129,6 @@ def describe(config: TranslationConfig, data: Data, machine: Machine, fitted: Fi
         "pieces": {"training": len(data.train), "validation": len(data.validation)},
         "start": fitted.notes,
     }
-
-
-def open_run(config: TranslationConfig, description: dict, checkpoint: Path | None) -> None:
-    """Write a new run's files; refuse to continue a run as something else."""
-    run = Path(config.run)
-    if checkpoint is None:
-        write_run_files(run, description)
-        return
-    old = json.loads((run / "config.json").read_text())
-    for entry in fields(TranslationConfig):
-        if entry.name in MAY_CHANGE:
-            continue
-        before, now = old["run"].get(entry.name), description["run"][entry.name]
-        if (tuple(before) if isinstance(before, list) else before) != now:
-            raise InputError(
-                f"{run} was trained with --{entry.name} {before}, not {now}",
-                "give the old setting to go on with this run, or another --run for a new one",
-            )
-    if old["data"]["sha256"] != description["data"]["sha256"]:
-        raise InputError(
-            f"{run} was trained on other data than {description['data']['folder']}",
-            "give the old folder, or another --run",
-        )
 
 
 def finished(config: TranslationConfig, step: int, log: list[dict]) -> bool:
@@ -250,8 +204,10 @@ def announce(config, data: Data, machine: Machine, model, fitted, checkpoint, ra
 def conclude(config, folder: Path, log: list[dict], ranks: Ranks, reason: str) -> None:
     if not ranks.first:
         return
-    best = best_of(log)
+    best, kept = best_of(log), best_step(Path(config.run))
     told = f"; best validation error {best[1]:.4f} at step {best[0]}" if best else ""
+    if best and kept not in (None, best[0]):
+        told += f" (the folder holds step {kept}, from before it went back to an older checkpoint)"
     print(
         f"{reason}{told}: {config.run}/best\n"
         f"  tensorboard --logdir {Path(config.run).parent}\n"

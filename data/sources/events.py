@@ -1,0 +1,257 @@
+"""Which moments of a recording are its events: annotations, or codes of a stimulus channel.
+
+A file may hold both, and its annotations may be comments. So each name that is asked for is looked
+for in both. Of one that both hold at other times the triggers are taken, and it is said: they are
+what was recorded. One that several stimulus channels hold at other times is not guessed at.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mne
+import numpy as np
+
+from data.channel_names import match_names
+from data.errors import InputError
+from data.recordings import Event
+from data.sources import Spec
+from data.sources.discontinuities import record_onsets
+from data.sources.triggers import read_codes
+
+BREAKS = ("bad", "edge", "boundary", "new segment")
+"""Annotations that are no events, by how they begin."""
+ANNOTATIONS = "annotations"
+COMPOSITE = ("STI101", "STI 014")
+"""Stimulus channels of MEG systems that hold what the other ones do."""
+SAME_S = 0.02
+"""An annotation and a code within this time are one event."""
+
+Times = dict[str, np.ndarray]
+"""Name -> float64 `[n]`: onsets in seconds from the first sample."""
+
+
+@dataclass(frozen=True)
+class EventChoice:
+    """What the options `events`, `events_from` and `edges` say."""
+
+    names: tuple[str, ...] = ()
+    """Runs of spaces count as one. None: every event."""
+    source: str | None = None
+    """ANNOTATIONS, or a stimulus channel's name; None: where the names are found."""
+    rising: bool = False
+    """Codes count only where they rise."""
+
+    @classmethod
+    def of(
+        cls, spec: Spec, words: dict[str, EventChoice | None] | None = None
+    ) -> EventChoice | None:
+        """From a source's options; `words`: values of `events` that are no names. None: continuous
+        windows."""
+        text, source = spec.options.get("events"), spec.options.get("events_from")
+        edges = spec.options.get("edges", "any")
+        if edges not in ("any", "rise"):
+            raise InputError(f"--source {spec}: edges={edges}", "write edges=any or edges=rise")
+        if text is None or (words or {}).get(text, cls()) is None:
+            if source or "edges" in spec.options:
+                raise InputError(
+                    f"--source {spec}: events_from and edges choose among events",
+                    "say which events with events=, or leave them out",
+                )
+            return None
+        names = () if text in (words or {}) else text.split("+")
+        plain = (" ".join(name.split()) for name in names)
+        return cls(tuple(filter(None, plain)), source, edges == "rise")
+
+
+def find_events(
+    raw: mne.io.BaseRaw, choice: EventChoice, where: str, outside: Iterable[Event] = ()
+) -> list[Event]:
+    """The events that `choice` names, in order, labelled with their names. `outside`: events that
+    the file tells and MNE dropped, because they lie beyond the signal; those named are returned
+    too, for the cutter to count.
+
+    Warns of names that are not there, and of codes that may be none. InputError where none is
+    there, with what is; or where several stimulus channels hold a name, at other times.
+    """
+    if choice.source == ANNOTATIONS:
+        sources = {ANNOTATIONS: annotated(raw, choice.names)}
+    elif choice.source:
+        channel = _channel(raw, choice.source, where)
+        sources = {channel: _coded(raw, channel, choice)}
+    else:
+        sources = {ANNOTATIONS: annotated(raw, choice.names)}
+        if any(re.fullmatch(r"\d+", name) for name in choice.names):
+            sources |= {name: _coded(raw, name, choice) for name in stimulus_channels(raw)}
+    beyond: dict[str, list[float]] = {}
+    for event in outside:
+        if choice.source in (None, ANNOTATIONS):
+            beyond.setdefault(" ".join(str(event.label).split()), []).append(event.onset_s)
+    names = choice.names or [*next(iter(sources.values())), *beyond]
+    events, used, absent = [], Counter(), []
+    for name in dict.fromkeys(names):
+        holding = {source: found[name] for source, found in sources.items() if name in found}
+        chosen = _one_of(holding, name, where) if holding else None
+        onsets = [*(holding[chosen] if chosen else ()), *beyond.get(name, ())]
+        events += [Event(float(onset), name) for onset in onsets]
+        if chosen:
+            used[chosen] += 1
+        if not onsets:
+            absent.append(name)
+    beyond_count = sum(len(beyond.get(name, ())) for name in dict.fromkeys(names))
+    if len(events) == beyond_count:
+        raise _none(raw, choice, where, sources, beyond_count)
+    if absent:
+        warnings.warn(f"no event is called {' or '.join(map(repr, absent))}", stacklevel=2)
+    present = [source for source in sources if sources[source]]
+    if choice.source is None and len(present) > 1:
+        warnings.warn(f"events were taken from {' and '.join(used)}", stacklevel=2)
+    return sorted(events, key=lambda event: event.onset_s)
+
+
+def annotated(raw: mne.io.BaseRaw, names: Iterable[str] = ()) -> Times:
+    """The recording's annotations, without breaks but those that are named."""
+    found: dict[str, list[float]] = {}
+    for onset, text in zip(raw.annotations.onset, raw.annotations.description, strict=True):
+        name = " ".join(str(text).split())
+        if name in names or not name.lower().startswith(BREAKS):
+            found.setdefault(name, []).append(float(onset) - raw.first_time)
+    return {name: np.array(onsets) for name, onsets in found.items()}
+
+
+def annotations_outside(raw: mne.io.BaseRaw, path: Path) -> list[Event]:
+    """The annotations of a file that MNE dropped when it opened it: they lie beyond its signal. (In
+    BrainVision files a marker beyond it is the sign of a cut file, and refused.)"""
+    if path.suffix.lower() in (".edf", ".bdf") and record_onsets(path) is not None:
+        return []  # discontinuous: its times are the clock's, and all are put on the signal
+    try:
+        with mne.utils.use_log_level("error"):
+            notes = mne.read_annotations(path)
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return []  # a format without annotations, or one whose annotations come with its signal
+    return outside(notes.onset - raw.first_time, notes.description, raw)
+
+
+def outside(onsets_s: Sequence[float], names: Sequence[str], raw: mne.io.BaseRaw) -> list[Event]:
+    """The events that lie before the first sample of `raw` or after its last, and are none of its
+    annotations."""
+    stop_s, present = raw.n_times / raw.info["sfreq"], annotated(raw, names)
+    pairs = zip(onsets_s, names, strict=True)
+    return [
+        Event(float(at), str(name))
+        for at, name in pairs
+        if not 0 <= at < stop_s
+        and not np.isclose(present.get(" ".join(str(name).split()), np.empty(0)), at).any()
+    ]
+
+
+def stimulus_channels(raw: mne.io.BaseRaw) -> list[str]:
+    """The channels that are looked at: the composite one of an MEG system, else every one."""
+    types = zip(raw.ch_names, raw.get_channel_types(), strict=True)
+    channels = [name for name, kind in types if kind == "stim"]
+    return next(([name] for name in COMPOSITE if name in channels), channels)
+
+
+def _channel(raw: mne.io.BaseRaw, name: str, where: str) -> str:
+    found = match_names([name], raw.ch_names)[name]
+    if not found:
+        stimulus = ", ".join(map(repr, stimulus_channels(raw))) or "none"
+        raise InputError(
+            f"{where}: events_from={name}: no such channel (stimulus channels: {stimulus})",
+            "name a channel, or write events_from=annotations",
+        )
+    return found[0]
+
+
+def _coded(raw: mne.io.BaseRaw, channel: str, choice: EventChoice) -> Times:
+    """Code -> onsets of a channel; warns of codes among those wanted that may be none."""
+    values = np.rint(raw.get_data([channel], verbose="error")[0]).astype(np.int64)
+    if values.min(initial=0) < 0:
+        warnings.warn(f"negative codes in {channel} were taken without their sign", stacklevel=3)
+        values = np.abs(values)
+    found = read_codes(values, choice.rising)
+
+    def counted(codes: np.ndarray) -> str:
+        named = Counter(
+            str(code) for code in codes if not choice.names or str(code) in choice.names
+        )
+        return ", ".join(f"{code} ({count})" for code, count in sorted(named.items()))
+
+    if rests := counted(found.codes[found.rests]):
+        warnings.warn(
+            f"codes of {channel} that begin as a higher one with the same bits ends: {rests}; if "
+            "its lines are switched off one by one these are no events: edges=rise leaves them out",
+            stacklevel=3,
+        )
+    if settling := counted(found.settling):
+        warnings.warn(
+            f"codes of {channel} that stood for one sample between two others, taken for lines "
+            f"that do not switch at once and not for events: {settling}",
+            stacklevel=3,
+        )
+    if standing := counted(np.array([found.standing] if found.standing else [], np.int64)):
+        warnings.warn(
+            f"{channel} stood at code {standing.split()[0]} when the recording began: when that "
+            "event was is not known, it is left out",
+            stacklevel=3,
+        )
+    seconds = found.samples / raw.info["sfreq"]
+    return {str(code): seconds[found.codes == code] for code in np.unique(found.codes)}
+
+
+def _one_of(holding: Times, name: str, where: str) -> str:
+    """Which source an event's name is taken from: the only one, or any where all agree. Triggers go
+    before annotations that disagree, with a warning; InputError where channels disagree."""
+    triggers = {source: times for source, times in holding.items() if source != ANNOTATIONS}
+    if not triggers:
+        return ANNOTATIONS
+    (first, onsets), *others = triggers.items()
+    counts = ", ".join(f"{source}: {len(times)}" for source, times in holding.items())
+    if not all(_same(onsets, also) for _, also in others):
+        raise InputError(
+            f"{where}: events called {name!r} are in several places, at different times ({counts})",
+            f"say which are meant: events_from={' or events_from='.join(holding)}",
+        )
+    if ANNOTATIONS in holding and not _same(onsets, holding[ANNOTATIONS]):
+        warnings.warn(
+            f"annotations and triggers called {name!r} disagree ({counts}): the triggers were "
+            f"used; events_from={ANNOTATIONS} takes the others",
+            stacklevel=3,
+        )
+    return first
+
+
+def _same(onsets: np.ndarray, also: np.ndarray) -> bool:
+    if len(onsets) != len(also):
+        return False
+    return bool(np.abs(np.sort(also) - np.sort(onsets)).max(initial=0.0) <= SAME_S)
+
+
+def _none(raw, choice: EventChoice, where: str, sources: dict, beyond: int) -> InputError:
+    """The message that no event is in the signal, with what is; `beyond`: how many lie outside."""
+    looked = dict(sources)
+    if choice.source is None:
+        looked |= {
+            name: _coded(raw, name, choice) for name in stimulus_channels(raw) if name not in looked
+        }
+    listings = []
+    for source, found in looked.items():
+        entries = sorted((name, len(times)) for name, times in found.items())[:20]
+        if entries:
+            listing = ", ".join(f"{name!r} ({count})" for name, count in entries)
+            listings.append(listing if source == ANNOTATIONS else f"in {source} {listing}")
+    wanted = " or ".join(map(repr, sorted(choice.names))) or "anything"
+    far = f"; {beyond} lie outside of the signal" if beyond else ""
+    return InputError(
+        f"{where}: no event is called {wanted}; present: "
+        f"{'; '.join(listings) or 'no events at all'}{far}",
+        "the onsets are not in seconds from the recording's start (for THINGS-EEG, ds003825, use "
+        "things:), or the table is another recording's"
+        if beyond
+        else "name one that is present, or leave events out for continuous windows",
+    )
