@@ -1,6 +1,6 @@
 """The Gaussian beside the spline within one person: fitted on all runs but the last, scored on it.
 
-    python data/pack.py --source moabb:PhysionetMI,subjects=1,split=train --out SHARDS
+    python data/pack.py --source moabb:PhysionetMI,subjects=1,split=train --window_s 1 --out SHARDS
     python benchmarks/gauss.py --shards SHARDS
 
 A best case for a linear method (the same head, the same cap, minutes apart); across people see
