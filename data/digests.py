@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from data.files import holds_signal
 from data.people import People
-from data.sources.recording_files import holds_signal
 
 DIGITS = 16
 SEVERAL_PEOPLE = (".pth", ".pt", ".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")

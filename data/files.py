@@ -10,6 +10,13 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+NO_SIGNAL = (  # noqa: SIM905
+    ".vhdr .ahdr .vmrk .amrk .tsv .csv .json .txt .md .xml .html .pdf .rtf .lay .dap .rs3 .cef "
+    ".ceo .dpa .dpo .hpi .pnt .log .21e .head .elc .elp .sfp .loc .locs .ced .bvef .csd .xyz "
+    ".hpts .pos"
+).split()
+"""Suffixes of headers, markers, tables and places: equal ones do not mean an equal recording."""
+
 
 def dump_json(value) -> str:
     """JSON with sorted keys and no NaN: the same value gives the same bytes."""
@@ -62,3 +69,8 @@ def hash_once(path: Path) -> str:
 @functools.cache
 def _hash(path: Path, mtime_ns: int) -> str:
     return hash_file(path)[0]
+
+
+def holds_signal(name: str) -> bool:
+    """Whether a file of a recording, by its name, can hold signal: no header, marker or table."""
+    return Path(name).suffix.lower() not in NO_SIGNAL

@@ -141,7 +141,7 @@ def remarks(manifest: Manifest, surveys: list[DatasetSurvey]) -> list[str]:
 
 def foreign_frames(manifest: Manifest) -> list[str]:
     """Montages whose places are not in the head frame, as those of earlier versions may be."""
-    from data.channels import TEMPLATE, template_positions  # MNE takes a second
+    from data.montages import TEMPLATE, template_positions  # MNE takes a second
 
     template = {key: place for key, (_, place) in template_positions(TEMPLATE).items()}
     found = []

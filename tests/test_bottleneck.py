@@ -197,11 +197,17 @@ def test_weights_of_older_versions_load_as_what_they_are(changes, was, tmp_path)
 def test_an_older_run_can_go_on_as_what_it_is(tmp_path):
     """Its record lacks the field: it is the same model, and the message names another."""
     config = preset("tiny", **SMALL, decoder_input="signal_fill")
-    record = {"run": {}, "model": config.as_dict()}
-    older = {"run": {}, "model": {**record["model"]}}
+    rest = {"run": {}, "profile": {}, "trained_on": {}}
+    record = {**rest, "model": config.as_dict()}
+    older = {**rest, "model": {**record["model"]}}
     del older["model"]["decoder_input"]
     (tmp_path / "config.json").write_text(json.dumps(older))
     assert compare(read_run_config(tmp_path), record, 0) == ([], [])
-    new = {"run": {}, "model": preset("tiny", **SMALL).as_dict()}
+    new = {**rest, "model": preset("tiny", **SMALL).as_dict()}
     refused, _ = compare(read_run_config(tmp_path), new, 0)
-    assert refused == ["another model: decoder_input signal_fill -> latent_fill"]
+    assert refused == [
+        (
+            "another model: decoder_input signal_fill, now latent_fill",
+            "--model decoder_input=signal_fill",
+        )
+    ]

@@ -25,11 +25,11 @@ SFREQ = 200
 PACK = (sys.executable, ROOT / "data/pack.py", "--workers", "1")
 
 
-def write_fif(path: Path, codes=(), notes=(), seconds=40, more=()) -> None:
+def write_fif(path: Path, codes=(), notes=(), seconds=40, more=(), seed=0) -> None:
     """`codes` (second, code, seconds held) of STI 014, `more` channels of the same; `notes`
     (second, text)."""
     channels = [("STI 014", codes), *more] if codes else list(more)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     data = 1e-5 * rng.standard_normal((len(NAMES) + len(channels), seconds * SFREQ))
     for row, (_, entries) in enumerate(channels, start=len(NAMES)):
         data[row] = 0
@@ -148,8 +148,8 @@ def test_options_that_do_not_fit_are_refused(wrong):
         EventChoice.of(parse_spec(f"raw:/x/*.edf,{wrong}"))
 
 
-def edf(path: Path) -> None:
-    rng = np.random.default_rng(0)
+def edf(path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
     signals = [
         edfio.EdfSignal(20 * rng.standard_normal(20 * SFREQ), SFREQ, label=name) for name in NAMES
     ]
@@ -159,8 +159,8 @@ def edf(path: Path) -> None:
     edfio.Edf(signals, annotations=notes).write(path)
 
 
-def fif(path: Path) -> None:
-    write_fif(path, notes=[(5, "x")], seconds=20)
+def fif(path: Path, seed: int) -> None:
+    write_fif(path, notes=[(5, "x")], seconds=20, seed=seed)
 
 
 @pytest.mark.parametrize(("write", "suffix"), [(fif, "_raw.fif"), (edf, ".edf")])
@@ -168,7 +168,7 @@ def test_events_outside_of_the_signal_are_counted_and_printed(tmp_path, write, s
     for person in "123":
         folder = tmp_path / f"in/sub-{person}/eeg"
         folder.mkdir(parents=True)
-        write(folder / f"sub-{person}_task-a{suffix}")
+        write(folder / f"sub-{person}_task-a{suffix}", int(person))
         table = [(-2.0, "x"), (5.0, "x"), (0.1, "x"), (19.9, "x"), (20.0, "x"), (500.0, "x")]
         rows = "".join(f"{at}\t0\t{name}\n" for at, name in [*table, ("n/a", "x")])
         (folder / f"sub-{person}_task-a_events.tsv").write_text(

@@ -9,11 +9,11 @@ import pytest
 from matplotlib import image
 from tiny import tiny_shards
 
-from data.channels import positions_of
 from data.drawing import from_above
 from data.errors import InputError
 from data.inspect_shards import main
 from data.manifest import Montage, read_manifest, write_manifest
+from data.montages import positions_of
 from data.pack import main as pack
 from data.shards import ShardReader, write_shard
 from data.survey import foreign_frames, remarks, survey

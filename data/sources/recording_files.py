@@ -20,6 +20,7 @@ from pathlib import Path
 import mne
 
 from data.errors import InputError
+from data.files import holds_signal
 from data.sources.fif_parts import fif_parts, first_part
 from data.sources.integrity import _vhdr
 
@@ -43,12 +44,6 @@ HEADERS = {
     ".dpo": (".cdt",), ".hpi": (".cdt",),
 }  # fmt: skip
 """Suffix of a file that is opened along with another -> suffixes of that other one."""
-NO_SIGNAL = (  # noqa: SIM905
-    ".vhdr .ahdr .vmrk .amrk .tsv .csv .json .txt .md .xml .html .pdf .rtf .lay .dap .rs3 .cef "
-    ".ceo .dpa .dpo .hpi .pnt .log .21e .head .elc .elp .sfp .loc .locs .ced .bvef .csd .xyz "
-    ".hpts .pos"
-).split()
-"""Suffixes of headers, markers, tables and places: equal ones do not mean an equal recording."""
 
 
 def files_of(path: Path) -> list[Path]:
@@ -93,11 +88,6 @@ def signals_of(files: Iterable[Path]) -> list[Path]:
         if holds_signal(file.name)
         and not (file.suffix.lower() == ".set" and file.parent in outside)
     ]
-
-
-def holds_signal(name: str) -> bool:
-    """Whether a file of a recording, by its name, can hold signal: no header, marker or table."""
-    return Path(name).suffix.lower() not in NO_SIGNAL
 
 
 def is_part_of_another(path: Path) -> bool:
