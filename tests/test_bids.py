@@ -103,7 +103,7 @@ def bids(tmp_path) -> Path:
             "\n".join(["name\ttype\tunits\tstatus", *rows]) + "\n"
         )
         Path(f"{stem}_events.tsv").write_text(
-            "onset\tduration\ttrial_type\n5.0\t0\ttarget\n6.5\t0\tother\n25.0\t0\ttarget\n"
+            "onset\tduration\ttrial_type\n5.0\t0\ttarget\n6.5\t0\tother\n25.0\t0\ttarget\n55.0\t0\tafter\n"
         )
         Path(f"{stem}_eeg.json").write_text('{"PowerLineFrequency": 60, "TaskName": "x"}')
     (root / "dataset_description.json").write_text('{"Name": "Study", "BIDSVersion": "1.8.0"}')
@@ -150,6 +150,9 @@ def test_a_files_own_breaks_outlive_the_events_table(bids):
     path = next(bids.rglob("*oddball*_eeg.edf"))
     raw = read_bids(path, bids)
     assert spans_of(raw) == [(0, 4000), (4000, 8000)]
+    at = dict(zip(raw.annotations.description, raw.annotations.onset, strict=True))
+    assert at["after"] == 25.0  # 55 s on the clock, 30 of them in the gap
+    assert at["target"] == 20.0  # the last one was during the gap
     assert list(raw.annotations.description).count("target") == 2
     assert "file's own" not in raw.annotations.description
     [(_, windows)] = loaded(f"bids:{bids},tasks=oddball")

@@ -8,10 +8,13 @@ Here the joins are annotated and the events are put back on the samples that the
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import mne
 import numpy as np
+
+from data.sources.edf_annotations import read_annotations
 
 JOIN = "EDGE boundary"
 TIME_KEEPING = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14\x14")
@@ -21,9 +24,9 @@ def mark_joins(raw: mne.io.BaseRaw, path: Path) -> None:
     """Annotate every join of `raw`, read from `path`, as MNE does in joined recordings."""
     suffix = path.suffix.lower()
     if suffix in (".edf", ".bdf"):
-        records = record_onsets(path)
-        if records is not None:
-            _mend_edf(raw, path, *records)
+        clock = clock_of(path)
+        if clock is not None:
+            _mend_edf(raw, path, clock)
     elif suffix in (".vhdr", ".ahdr"):
         starts = [
             float(onset) - raw.first_time
@@ -33,11 +36,33 @@ def mark_joins(raw: mne.io.BaseRaw, path: Path) -> None:
         _add(raw, [start for start in starts if start > 0])
 
 
-def record_onsets(path: Path) -> tuple[np.ndarray, float] | None:
-    """Seconds at which each data record of a discontinuous file began, and a record's length.
+@dataclass(frozen=True)
+class Clock:
+    """When each data record of a discontinuous file began, in seconds after the first `[records]`,
+    and a record's length."""
 
-    None for a continuous file, or one that does not say.
-    """
+    onsets_s: np.ndarray
+    record_s: float
+
+    def on_signal(self, times_s: np.ndarray) -> np.ndarray:
+        """Seconds on the clock -> seconds of the signal that MNE makes of the records, one after
+        the other. What lies in a gap comes to its edge."""
+        times = np.asarray(times_s, np.float64)
+        last = len(self.onsets_s) - 1
+        record = np.clip(np.searchsorted(self.onsets_s, times + 1e-9, side="right") - 1, 0, last)
+        within = np.clip(times - self.onsets_s[record], 0, self.record_s)
+        return record * self.record_s + within
+
+    def joins_s(self) -> list[float]:
+        """Where in the signal a record begins that does not follow the one before at once."""
+        late = abs(np.diff(self.onsets_s) - self.record_s) > 1e-4
+        return [(int(index) + 1) * self.record_s for index in np.flatnonzero(late)]
+
+
+def clock_of(path: Path) -> Clock | None:
+    """None for a file that is no EDF or BDF, is continuous, or does not say."""
+    if path.suffix.lower() not in (".edf", ".bdf"):
+        return None
     width = 3 if path.suffix.lower() == ".bdf" else 2
     with open(path, "rb") as file:
         fixed = file.read(256)
@@ -60,24 +85,16 @@ def record_onsets(path: Path) -> tuple[np.ndarray, float] | None:
             if not match:
                 return None
             onsets[index] = float(match[1])
-    return onsets, record_s
+    return Clock(onsets - onsets[0], record_s)
 
 
-def _mend_edf(raw: mne.io.BaseRaw, path: Path, onsets: np.ndarray, record_s: float) -> None:
-    """Clock times become places in the signal; what was noted during a gap comes to its edge."""
-    notes = mne.read_annotations(path)
-    clock = onsets - onsets[0]
-
-    def place(times: np.ndarray) -> np.ndarray:
-        record = np.clip(np.searchsorted(clock, times + 1e-9, side="right") - 1, 0, len(clock) - 1)
-        return record * record_s + np.clip(times - clock[record], 0, record_s)
-
-    start, stop = place(notes.onset), place(notes.onset + notes.duration)
+def _mend_edf(raw: mne.io.BaseRaw, path: Path, clock: Clock) -> None:
+    notes = read_annotations(path)
+    start, stop = (clock.on_signal(x) for x in (notes.onset, notes.onset + notes.duration))
     raw.set_annotations(
         mne.Annotations(start, np.maximum(stop - start, 0), notes.description), verbose="error"
     )
-    steps = np.diff(clock)
-    _add(raw, [(index + 1) * record_s for index in np.flatnonzero(abs(steps - record_s) > 1e-4)])
+    _add(raw, clock.joins_s())
 
 
 def _add(raw: mne.io.BaseRaw, joins_s: list[float]) -> None:

@@ -21,7 +21,8 @@ from data.channel_names import match_names
 from data.errors import InputError
 from data.recordings import Event
 from data.sources import Spec
-from data.sources.discontinuities import record_onsets
+from data.sources.discontinuities import clock_of
+from data.sources.edf_annotations import read_annotations
 from data.sources.triggers import read_codes
 
 BREAKS = ("bad", "edge", "boundary", "new segment")
@@ -127,11 +128,11 @@ def annotated(raw: mne.io.BaseRaw, names: Iterable[str] = ()) -> Times:
 def annotations_outside(raw: mne.io.BaseRaw, path: Path) -> list[Event]:
     """The annotations of a file that MNE dropped when it opened it: they lie beyond its signal. (In
     BrainVision files a marker beyond it is the sign of a cut file, and refused.)"""
-    if path.suffix.lower() in (".edf", ".bdf") and record_onsets(path) is not None:
+    if clock_of(path) is not None:
         return []  # discontinuous: its times are the clock's, and all are put on the signal
     try:
         with mne.utils.use_log_level("error"):
-            notes = mne.read_annotations(path)
+            notes = read_annotations(path)
     except (OSError, ValueError, KeyError, RuntimeError):
         return []  # a format without annotations, or one whose annotations come with its signal
     return outside(notes.onset - raw.first_time, notes.description, raw)

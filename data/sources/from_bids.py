@@ -33,7 +33,7 @@ from data.sources.channels_table import (
     same_spelling,
 )
 from data.sources.events import BREAKS, EventChoice, find_events
-from data.sources.events_table import rows_outside
+from data.sources.events_table import events_on_signal, rows_outside
 from data.sources.file_units import same_units
 from data.sources.moabb_names import quiet
 from data.sources.opening import read_raw_and_factors
@@ -191,9 +191,11 @@ def read_bids(path: Path, root: Path, unit: str | None = None) -> mne.io.BaseRaw
     if "eeg" not in raw.get_channel_types():
         raise InputError(f"{path}: no channel is EEG", "leave it out with subjects= or tasks=")
     same_units(raw, plain, factors)
-    events, own = _annotations(raw), _annotations(plain)
+    table = described.find_matching_sidecar("events", ".tsv", on_error="ignore")
+    on_clock = events_on_signal(Path(table), path) if table else None
+    events, own = on_clock or _annotations(raw), _annotations(plain)
     own = [entry for entry in own if entry[2].lower().startswith(BREAKS) and entry not in events]
-    if own:
+    if own or on_clock:
         onset, duration, description = zip(*events, *own, strict=True)
         raw.set_annotations(mne.Annotations(onset, duration, description), verbose="error")
     return raw

@@ -14,12 +14,17 @@ from pathlib import Path
 import mne
 
 from data.errors import InputError
+from data.sources.edf_header import read_edf_header
 
 REMEDY = "copy or download it again; a part of a recording would go unnoticed"
+FEWEST_LINE_FEEDS = 32
+BINARY = (".edf", ".bdf", ".gdf", ".cnt", ".fif", ".set", ".fdt", ".cdt", ".mat")
+"""Suffixes of files whose bytes are never text."""
 
 
 def check_whole(path: Path) -> None:
-    """Raise InputError if `path` (EDF, BDF, FIF, BrainVision header) is cut or is no file."""
+    """Raise InputError if `path` (EDF, BDF, FIF, header of BrainVision or Persyst) is cut, longer
+    than its header says, altered by a transfer in text mode, or no file."""
     if not path.exists():
         raise InputError(f"{path}: no such file", "check the path")
     suffix = path.suffix.lower()
@@ -43,25 +48,57 @@ def check_length(raw: mne.io.BaseRaw, path: Path) -> None:
         ) from error
     if last.shape[1] != 1:
         raise InputError(f"{path}: truncated: its last sample is missing", REMEDY)
+    for file in map(Path, filter(None, raw.filenames)):
+        if file.suffix.lower() in BINARY:
+            _check_line_feeds(file)
+        if file.suffix.lower() == ".fdt":
+            size, promised = file.stat().st_size, 4 * len(raw.ch_names) * raw.n_times
+            if size != promised:
+                raise InputError(
+                    f"{file}: {size} bytes, {path.name} promises {promised}: it is another "
+                    "recording's, or was altered",
+                    REMEDY,
+                )
 
 
 def _check_edf(path: Path) -> None:
-    size = path.stat().st_size
-    try:
-        with open(path, "rb") as file:
-            fixed = file.read(256)
-            header_bytes, records = int(fixed[184:192]), int(fixed[236:244])
-            signals = int(fixed[252:256])
-            file.seek(256 + signals * 216)
-            samples = [int(file.read(8)) for _ in range(signals)]
-    except ValueError:
-        raise InputError(
-            f"{path}: not the header of an EDF or BDF file", f"it is damaged: {REMEDY}"
-        ) from None
-    width = 3 if path.suffix.lower() == ".bdf" else 2
-    promised = header_bytes + max(records, 0) * sum(samples) * width
+    """More bytes than promised are whole records of a recorder that was switched off, which MNE
+    counts with a warning, or the file was altered."""
+    header, size = read_edf_header(path), path.stat().st_size
+    promised = header.header_bytes + max(header.records, 0) * header.record_bytes
+    if size == promised:
+        return
+    _check_line_feeds(path)
     if size < promised:
         raise InputError(f"{path}: truncated: {size} bytes, its header promises {promised}", REMEDY)
+    if header.records >= 0 and (size - promised) % (header.record_bytes or 1):
+        raise InputError(
+            f"{path}: {size} bytes, its header promises {promised}, and the rest are no whole data "
+            "records: bytes were inserted, and every sample behind them may be torn",
+            REMEDY,
+        )
+
+
+def _check_line_feeds(path: Path) -> None:
+    """Raise InputError if a transfer in text mode made CR LF of every LF byte of a binary file.
+
+    Of the bytes before a line feed in a signal one in 256 is a CR by chance, so that the first
+    lone line feed, at the file's beginning as a rule, ends the search.
+    """
+    found, before = 0, b""
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            count = chunk.count(b"\n")
+            if count > (before[-1:] + chunk).count(b"\r\n"):
+                return
+            found, before = found + count, chunk
+    if found >= FEWEST_LINE_FEEDS:
+        raise InputError(
+            f"{path}: altered by a transfer in text mode: each of its {found} line feeds follows a "
+            "carriage return, so every sample behind the first is torn",
+            "copy or download it again in binary mode (git: mark it -text in .gitattributes; "
+            "FTP: type binary)",
+        )
 
 
 def _check_fif(path: Path) -> None:
@@ -108,15 +145,29 @@ def _check_brainvision(path: Path) -> None:
     channels = int(header.get("NumberOfChannels", 0))
     if not (width and channels):
         return
+    if header.get("DataFormat", "BINARY").upper() == "BINARY":
+        _check_line_feeds(signal)
     size, frame = signal.stat().st_size, width * channels
-    samples = size // frame
-    if size % frame or size < frame * int(header.get("DataPoints", 0)):
+    samples, promised = size // frame, int(header.get("DataPoints") or 0)
+    if promised and size > frame * promised:
+        raise InputError(
+            f"{signal}: {samples} samples, {path.name} promises {promised}: it is another "
+            "recording's, or was altered",
+            REMEDY,
+        )
+    if size % frame or size < frame * promised:
         raise InputError(
             f"{signal}: truncated: {size} bytes are not the whole samples of {channels} channels "
             "that its header promises",
             REMEDY,
         )
-    markers = path.parent / header.get("MarkerFile", "")
+    name = header.get("MarkerFile", "")
+    markers = path.parent / name
+    if name and not markers.is_file():
+        raise InputError(
+            f"{path}: its markers {name} are missing: events and pauses of the recording are there",
+            "put the file beside the header; if there is none, take MarkerFile= out of the header",
+        )
     if markers.is_file():
         text = markers.read_text("utf-8", errors="replace")
         last = max(

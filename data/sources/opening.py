@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import mne
 
-from data.errors import InputError
 from data.sources.channels_table import (
     apply_types_and_bads,
     channels_table_of,
@@ -14,8 +14,10 @@ from data.sources.channels_table import (
     rows_of_channels,
 )
 from data.sources.discontinuities import mark_joins
+from data.sources.edf_annotations import LATIN_1, is_latin_1
 from data.sources.file_units import apply_units, mark_without_range
 from data.sources.integrity import check_length, check_whole
+from data.sources.unreadable import explain
 
 
 def read_raw(path: Path, unit: str | None = None) -> mne.io.BaseRaw:
@@ -30,16 +32,7 @@ def read_raw(path: Path, unit: str | None = None) -> mne.io.BaseRaw:
 def read_raw_and_factors(path: Path, unit: str | None) -> tuple[mne.io.BaseRaw, dict[str, float]]:
     """`read_raw`, and by what channels were multiplied to make them volts."""
     check_whole(path)
-    try:
-        # Active shielding spoils a file's MEG, not its EEG; data/pairing.py asks for SSS.
-        shielded = {"allow_maxshield": "yes"} if path.suffix == ".fif" else {}
-        raw = mne.io.read_raw(path, preload=False, verbose="warning", **shielded)
-    except Exception as error:  # MNE's readers raise nearly anything on damaged files
-        raise InputError(
-            f"{path}: MNE cannot read it ({type(error).__name__}: {str(error)[:200]})",
-            "it is damaged, or of a format that MNE does not know: copy it again, or export it as "
-            "EDF, BrainVision or FIF",
-        ) from error
+    raw = _open(path)
     check_length(raw, path)
     mark_joins(raw, path)
     rows: list[dict[str, str]] = []
@@ -49,3 +42,15 @@ def read_raw_and_factors(path: Path, unit: str | None) -> tuple[mne.io.BaseRaw, 
     factors = apply_units(raw, path, rows, unit)
     mark_without_range(raw, path)
     return raw, factors
+
+
+def _open(path: Path) -> mne.io.BaseRaw:
+    # Active shielding spoils a file's MEG, not its EEG; data/pairing.py asks for SSS.
+    options = {"allow_maxshield": "yes"} if path.suffix == ".fif" else {}
+    try:
+        return mne.io.read_raw(path, preload=False, verbose="warning", **options)
+    except Exception as error:  # MNE's readers raise nearly anything on damaged files
+        if not is_latin_1(path, error):
+            raise explain(path, error) from error
+    warnings.warn("text of annotations read as Latin-1: it is no UTF-8", stacklevel=2)
+    return mne.io.read_raw(path, preload=False, verbose="warning", encoding=LATIN_1)
