@@ -1,4 +1,5 @@
-"""Gaps that MNE's readers join without a word: EDF+D and BDF+D files, and BrainVision pauses.
+"""Gaps that MNE's readers join without a word: EDF+D and BDF+D files, BrainVision pauses, numbered
+joins of EEGLAB.
 
 A discontinuous EDF+ file says, in every data record, when the record began. MNE reads the records
 one after the other and leaves the events at their clock times, so after a gap every event is late.
@@ -8,6 +9,7 @@ Here the joins are annotated and the events are put back on the samples that the
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,8 @@ def mark_joins(raw: mne.io.BaseRaw, path: Path) -> None:
         clock = clock_of(path)
         if clock is not None:
             _mend_edf(raw, path, clock)
+    elif suffix == ".set":
+        _name_boundaries(raw)
     elif suffix in (".vhdr", ".ahdr"):
         starts = [
             float(onset) - raw.first_time
@@ -86,6 +90,16 @@ def clock_of(path: Path) -> Clock | None:
                 return None
             onsets[index] = float(match[1])
     return Clock(onsets - onsets[0], record_s)
+
+
+def _name_boundaries(raw: mne.io.BaseRaw) -> None:
+    """EEGLAB marks joins by events "boundary", or -99 where its events are numbers (its option
+    `boundary99`); MNE knows the word alone."""
+    names = set(raw.annotations.description)
+    numbers = names & {"-99", "-99.0"}
+    if numbers and not any(name.lower().startswith("boundary") for name in names):
+        warnings.warn("events -99 taken for joins, as EEGLAB marks them", stacklevel=2)
+        raw.annotations.rename(dict.fromkeys(numbers, "boundary"), verbose="error")
 
 
 def _mend_edf(raw: mne.io.BaseRaw, path: Path, clock: Clock) -> None:

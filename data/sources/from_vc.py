@@ -82,10 +82,11 @@ class VcItem:
             # Such a file counts after the subjects are filtered, and before the lengths are.
             rows = list(enumerate(r for _, r in rows if str(int(r["subject"])) == self.subject))
         published = split_of_indices(self.splits, self.split_num, len(rows)) if self.splits else {}
-        segments, metas, odd = [], [], 0
+        segments, metas, odd, own, unnamed = [], [], 0, 0, 0
         for index, row in rows:
             if str(int(row["subject"])) != self.subject:
                 continue
+            own, unnamed = own + 1, unnamed + (index not in published)
             if self.published and published.get(index) != self.published:
                 continue
             if not LENGTHS[0] <= row["eeg"].shape[1] <= LENGTHS[1]:
@@ -103,6 +104,9 @@ class VcItem:
         notes = {"positions_from": source}
         if odd:
             notes["length"] = f"{odd} segments outside {LENGTHS[0]}-{LENGTHS[1]} samples left out"
+        if self.splits and unnamed and self.published in (None, "train"):
+            what = "left out" if self.published else "packed without one"
+            notes["split"] = f"{unnamed} of {own} segments in no split of the file, {what}"
         if "means" in content:
             notes["standardised"] = "with the file's means and stddevs"
         yield Recording(
@@ -166,11 +170,20 @@ def list_items(spec: Spec, profile: Profile) -> list[VcItem]:
     if splits:
         top = max(split_of_indices(splits, int(number), None), default=0)
         # block_splits_by_image_single.pth counts within one subject and so ends far earlier.
-        single = only is not None and top < sum(int(r["subject"]) == subjects[0] for r in rows)
+        single = only is not None and top < sum(int(row["subject"]) == subjects[0] for row in rows)
         if only is None and len(subjects) > 1 and top < 0.5 * len(rows):
             raise InputError(
                 f"--source {spec}: {splits.name} counts to {top}, there are {len(rows)} segments",
                 "it splits one subject's segments: name it with subject= (the authors used 4)",
+            )
+        of_subject = sum(int(row["subject"]) == subjects[0] for row in rows)
+        counted = of_subject if single else len(rows)
+        unnamed = counted - len(split_of_indices(splits, int(number), counted))
+        if unnamed:
+            what = "left out" if by == "image" else "packed without one"
+            print(
+                f"{spec}: {unnamed} of {counted} segments in no split of {splits.name}, {what}",
+                flush=True,
             )
     published = ("train", "val", "test") if by == "image" else (None,)
     return [

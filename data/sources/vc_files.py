@@ -22,6 +22,8 @@ ACTICAP_128 = (  # noqa: SIM905
     "PPO2h PPO6h PPO10h P10 I1 OI1h OI2h I2"
 ).split()
 
+MOST_BEYOND = 0.05
+
 
 def read_vc(path: Path) -> dict:
     """The content of a published file, mapped from disk, its fields checked."""
@@ -42,24 +44,51 @@ def read_vc(path: Path) -> dict:
 
 
 def split_of_indices(path: Path, number: int, count: int | None) -> dict[int, str]:
-    """Index of a segment -> "train", "val" or "test", by one split of a published split file."""
+    """Index of a segment -> "train", "val" or "test", by one split of a published split file.
+
+    count: how many segments there are, None where that is not known yet. Raises InputError where
+    an index is named twice, is none, or more than one in twenty is beyond `count`.
+    """
     content = load_tensors(path, "the splits")
     try:
         splits = content["splits"]
         chosen = splits[number] if number < len(splits) else None
-        table = chosen and {
-            int(index): name for name in ("train", "val", "test") for index in chosen[name]
-        }
+        named = chosen and {name: list(map(int, chosen[name])) for name in ("train", "val", "test")}
     except (TypeError, KeyError, ValueError, AttributeError):
         raise InputError(f"{path}: not a split file", "give block_splits_by_image_*.pth") from None
-    if table is None:
+    if named is None:
         raise InputError(
             f"{path}: split_num={number}, but it has {len(splits)} splits", "count from 0"
         )
-    if count is not None and table and max(table) >= count:
-        # The authors' loader skips such indices without a word; so few of them are no other file.
-        table = {index: name for index, name in table.items() if index < count}
-    return table
+    _refuse_repeated(path, named)
+    table = {index: name for name, indices in named.items() for index in indices}
+    if count is None:
+        return table
+    beyond = [index for index in table if not 0 <= index < count]
+    if len(beyond) > len(table) * MOST_BEYOND:
+        raise InputError(
+            f"{path}: {len(beyond)} of the {len(table)} segments that it names are not among the "
+            f"{count} of the recordings: it is of another file",
+            "give the split file that was published with these recordings",
+        )
+    # The authors' loader skips such indices without a word; so few of them are no other file.
+    return {index: name for index, name in table.items() if 0 <= index < count}
+
+
+def _refuse_repeated(path: Path, named: dict[str, list[int]]) -> None:
+    places: dict[int, list[str]] = {}
+    for name, indices in named.items():
+        for index in indices:
+            places.setdefault(index, []).append(name)
+    repeated = {index: names for index, names in places.items() if len(names) > 1}
+    if repeated:
+        index, names = next(iter(repeated.items()))
+        several = sum(len(set(names)) > 1 for names in repeated.values())
+        raise InputError(
+            f"{path}: {len(repeated)} segments are named more than once, {several} of them in two "
+            f"splits (segment {index} in {' and '.join(names)})",
+            "a split must name each segment once: take another file, or mend this one",
+        )
 
 
 def standardise(eeg: torch.Tensor, content: dict) -> torch.Tensor:
