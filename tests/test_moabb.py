@@ -38,6 +38,7 @@ class Dataset:
     """A dataset of one person, with one recording made by MOABB's own hand."""
 
     event_id = {"one": 1, "two": 2}  # noqa: RUF012
+    interval = (0.0, 0.5)
     raw: mne.io.BaseRaw
 
     def get_data(self, _subjects):
@@ -139,6 +140,29 @@ def test_events_stay_on_their_samples(load):
 def test_an_event_at_the_edge_of_its_trial_gives_no_window(load):
     windows = make_windows(load(glued(trials_of(6, 3.0)), by_event=True), PROFILE)
     assert windows.info["dropped"] == {"event too near an edge": 6}
+
+
+def test_trials_outside_of_the_signal_are_counted(load, monkeypatch):
+    """MOABB moves each trigger to where the task begins, and MNE drops what then lies outside."""
+    from moabb.datasets.preprocessing import SetRawAnnotations
+
+    monkeypatch.setattr(Dataset, "interval", (3.0, 4.0))
+    monkeypatch.setattr(Dataset, "event_id", {"one": 1, "two": [2, 3]})
+    signal = 1e-5 * np.random.default_rng(0).standard_normal((len(CHANNELS) + 1, 20 * 250))
+    signal[-1] = 0
+    for second, code in ((2, 1), (9, 3), (17.5, 2), (18, 1), (18.5, 7)):
+        signal[-1, round(second * 250)] = code
+    info = mne.create_info([*CHANNELS, "STI"], 250.0, ["eeg"] * len(CHANNELS) + ["stim"])
+    raw = mne.io.RawArray(signal, info, first_samp=500, verbose="error").set_montage(TEMPLATE)
+    with pytest.warns(RuntimeWarning, match="outside"):
+        raw = SetRawAnnotations(Dataset.event_id, Dataset.interval).transform(raw)
+    recording = load(raw, by_event=True)
+    assert [(event.onset_s, event.label) for event in recording.events] == [
+        (5.0, "one"), (12.0, "two"), (20.5, "two"), (21.0, "one"),
+    ]  # fmt: skip
+    windows = make_windows(recording, PROFILE)
+    assert [meta["label"] for meta in windows.meta] == ["one", "two"]
+    assert windows.info["dropped"] == {"event outside the recording": 2}
 
 
 def raw_of(signal: np.ndarray, kind: str = "eeg", **options) -> mne.io.BaseRaw:

@@ -104,7 +104,8 @@ KINDS = {
             "sessions": "which sessions, joined by +; default all",
             "tasks": "which tasks, joined by +; default all",
             "runs": "which runs, joined by + (as in the files' names); default all",
-            "events": "1: one window for each row of events.tsv; or names of events, joined by +; "
+            "events": "1: one window for each row of events.tsv (without that table: for each "
+            "trigger, else for each annotation); or names of events, joined by +; "
             "default: continuous windows",
             **_EVENTS_FROM,
             "dataset": "a name for the dataset, default the folder's name",

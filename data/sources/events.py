@@ -29,6 +29,8 @@ BREAKS = ("bad", "edge", "boundary", "new segment")
 ANNOTATIONS = "annotations"
 COMPOSITE = ("STI101", "STI 014")
 """Stimulus channels of MEG systems that hold what the other ones do."""
+SHOWN = 20
+"""Names that a message lists."""
 SAME_S = 0.02
 """An annotation and a code within this time are one event."""
 
@@ -70,11 +72,17 @@ class EventChoice:
 
 
 def find_events(
-    raw: mne.io.BaseRaw, choice: EventChoice, where: str, outside: Iterable[Event] = ()
+    raw: mne.io.BaseRaw,
+    choice: EventChoice,
+    where: str,
+    outside: Iterable[Event] = (),
+    from_table: bool = False,
 ) -> list[Event]:
     """The events that `choice` names, in order, labelled with their names. `outside`: events that
     the file tells and MNE dropped, because they lie beyond the signal; those named are returned
-    too, for the cutter to count.
+    too, for the cutter to count. `from_table`: the annotations are an events table's rows, so that
+    where no names are given they alone are the events; without one they may be comments, and
+    triggers go before them.
 
     Warns of names that are not there, and of codes that may be none. InputError where none is
     there, with what is; or where several stimulus channels hold a name, at other times.
@@ -86,13 +94,14 @@ def find_events(
         sources = {channel: _coded(raw, channel, choice)}
     else:
         sources = {ANNOTATIONS: annotated(raw, choice.names)}
-        if any(re.fullmatch(r"\d+", name) for name in choice.names):
+        unnamed = not choice.names and not from_table
+        if unnamed or any(re.fullmatch(r"\d+", name) for name in choice.names):
             sources |= {name: _coded(raw, name, choice) for name in stimulus_channels(raw)}
     beyond: dict[str, list[float]] = {}
     for event in outside:
         if choice.source in (None, ANNOTATIONS):
             beyond.setdefault(" ".join(str(event.label).split()), []).append(event.onset_s)
-    names = choice.names or [*next(iter(sources.values())), *beyond]
+    names = choice.names or _every(sources, beyond, from_table)
     events, used, absent = [], Counter(), []
     for name in dict.fromkeys(names):
         holding = {source: found[name] for source, found in sources.items() if name in found}
@@ -105,13 +114,47 @@ def find_events(
             absent.append(name)
     beyond_count = sum(len(beyond.get(name, ())) for name in dict.fromkeys(names))
     if len(events) == beyond_count:
-        raise _none(raw, choice, where, sources, beyond_count)
+        raise _none(raw, choice, where, sources, beyond_count, from_table)
     if absent:
         warnings.warn(f"no event is called {' or '.join(map(repr, absent))}", stacklevel=2)
     present = [source for source in sources if sources[source]]
-    if choice.source is None and len(present) > 1:
+    if choice.names and choice.source is None and len(present) > 1:
         warnings.warn(f"events were taken from {' and '.join(used)}", stacklevel=2)
     return sorted(events, key=lambda event: event.onset_s)
+
+
+def _every(sources: dict[str, Times], beyond: Iterable[str], from_table: bool) -> list[str]:
+    """The names of all events where none is given: the triggers', else the annotations'. Warns of
+    what they were taken from, where no table says that they are events."""
+    if ANNOTATIONS not in sources:
+        return [name for found in sources.values() for name in found]
+    notes = sources[ANNOTATIONS]
+    triggers = {
+        source: found for source, found in sources.items() if found and source != ANNOTATIONS
+    }
+    if triggers:
+        unused = f", not its annotations ({_listed(notes)})" if notes else ""
+        remedy = f"; events_from={ANNOTATIONS} takes those" if notes else ""
+        warnings.warn(
+            f"no events.tsv: the triggers of {' and '.join(triggers)} were taken for events"
+            f"{unused}{remedy}",
+            stacklevel=3,
+        )
+        return [name for found in triggers.values() for name in found]
+    if notes and not from_table:
+        warnings.warn(
+            f"no events.tsv: all annotations were taken for events: {_listed(notes)}; events= with "
+            "names takes some",
+            stacklevel=3,
+        )
+    return [*notes, *beyond]
+
+
+def _listed(found: Times) -> str:
+    """Names with their counts, as text; of many the first."""
+    entries = [f"{name!r} ({len(times)})" for name, times in sorted(found.items())]
+    more = [f"and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
+    return ", ".join(entries[:SHOWN] + more)
 
 
 def annotated(raw: mne.io.BaseRaw, names: Iterable[str] = ()) -> Times:
@@ -232,7 +275,9 @@ def _same(onsets: np.ndarray, also: np.ndarray) -> bool:
     return bool(np.abs(np.sort(also) - np.sort(onsets)).max(initial=0.0) <= SAME_S)
 
 
-def _none(raw, choice: EventChoice, where: str, sources: dict, beyond: int) -> InputError:
+def _none(
+    raw, choice: EventChoice, where: str, sources: dict, beyond: int, from_table: bool
+) -> InputError:
     """The message that no event is in the signal, with what is; `beyond`: how many lie outside."""
     looked = dict(sources)
     if choice.source is None:
@@ -241,17 +286,27 @@ def _none(raw, choice: EventChoice, where: str, sources: dict, beyond: int) -> I
         }
     listings = []
     for source, found in looked.items():
-        entries = sorted((name, len(times)) for name, times in found.items())[:20]
-        if entries:
-            listing = ", ".join(f"{name!r} ({count})" for name, count in entries)
+        if found:
+            listing = _listed(found)
             listings.append(listing if source == ANNOTATIONS else f"in {source} {listing}")
-    wanted = " or ".join(map(repr, sorted(choice.names))) or "anything"
+    wanted = " or ".join(map(repr, sorted(choice.names)))
+    table = "events.tsv has no row that is one" if from_table and not beyond else "no event in it"
+    what = f"no event is called {wanted}" if wanted else table
     far = f"; {beyond} lie outside of the signal" if beyond else ""
+    coded = [source for source, found in looked.items() if found and source != ANNOTATIONS]
+    if choice.names and listings:
+        remedy = "name one that is present, or leave events out for continuous windows"
+    elif coded:
+        remedy = (
+            f"take the triggers with events_from={' or events_from='.join(coded)}, or leave events "
+            "out for continuous windows"
+        )
+    else:
+        remedy = "leave events out for continuous windows"
     return InputError(
-        f"{where}: no event is called {wanted}; present: "
-        f"{'; '.join(listings) or 'no events at all'}{far}",
+        f"{where}: {what}; present: {'; '.join(listings) or 'no events at all'}{far}",
         "the onsets are not in seconds from the recording's start (for THINGS-EEG, ds003825, use "
         "things:), or the table is another recording's"
         if beyond
-        else "name one that is present, or leave events out for continuous windows",
+        else remedy,
     )

@@ -32,7 +32,7 @@ from data.sources.channels_table import (
     rows_of_channels,
     same_spelling,
 )
-from data.sources.events import BREAKS, EventChoice, find_events
+from data.sources.events import BREAKS, EventChoice, annotations_outside, find_events
 from data.sources.events_table import rows_outside
 from data.sources.file_units import same_units
 from data.sources.moabb_names import quiet
@@ -117,8 +117,11 @@ class BidsItem:
         sidecar = bids_path(self.path, self.root).find_matching_sidecar(
             "events", ".tsv", on_error="ignore"
         )
-        beyond = rows_outside(Path(sidecar), raw, self.path) if sidecar else []
-        return find_events(raw, self.events, str(self.path), beyond)
+        if sidecar:
+            beyond = rows_outside(Path(sidecar), raw, self.path)
+        else:
+            beyond = annotations_outside(raw, self.path)
+        return find_events(raw, self.events, str(self.path), beyond, from_table=bool(sidecar))
 
 
 def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:

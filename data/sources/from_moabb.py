@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mne import find_events, pick_types
 
 from data.diskspace import disk_full, is_full, is_machine_trouble
 from data.errors import InputError
@@ -195,8 +196,6 @@ def mark_skips(raw) -> dict:
 
 def _silent(raw) -> np.ndarray:
     """bool `[N]`: where every EEG channel is exactly 0. Signal costs one channel's look."""
-    from mne import pick_types
-
     picks = pick_types(raw.info, eeg=True, exclude=[])
     silent = np.full(raw.n_times, len(picks) > 0)
     for start in range(0, raw.n_times, BLOCK_SAMPLES):
@@ -209,12 +208,34 @@ def _silent(raw) -> np.ndarray:
 
 
 def _trials(raw, dataset) -> list[Event]:
-    """MOABB annotates each trial with its class over the task's interval."""
+    """MOABB annotates each trial with its class over the task's interval. Trials whose interval
+    begins beyond the signal are dropped by that; they are added, for the cutter to count."""
     notes = raw.annotations
-    return [
+    events = [
         Event(float(onset) - raw.first_time, str(name))
         for onset, name in zip(notes.onset, notes.description, strict=True)
         if str(name) in dataset.event_id
+    ]
+    return events + _trials_outside(raw, dataset)
+
+
+def _trials_outside(raw, dataset) -> list[Event]:
+    """The triggers of a stimulus channel whose task begins before the signal or after its end."""
+    if "stim" not in raw.get_channel_types():
+        return []
+    names = {
+        code: str(name)
+        for name, codes in dataset.event_id.items()
+        for code in np.atleast_1d(codes).tolist()
+    }
+    sfreq_hz = raw.info["sfreq"]
+    delay = int(dataset.interval[0] * sfreq_hz)
+    found = find_events(raw, shortest_event=0, verbose="error")
+    at = found[:, 0] - raw.first_samp + delay
+    return [
+        Event(sample / sfreq_hz, names[code])
+        for sample, code in zip(at.tolist(), found[:, 2].tolist(), strict=True)
+        if code in names and not 0 <= sample < raw.n_times
     ]
 
 
