@@ -205,6 +205,21 @@ def test_a_trainers_flag_takes_lists_or_a_file(tmp_path):
         find_reservation(str(tmp_path / "absent.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("same_poeple: [[A, B]]", "'same_poeple'\n  -> Did you mean same_people"),
+        ("exclued: [A]", "Did you mean exclude"),
+        ("same_people: [A, B]", "list of lists"),
+    ],
+)
+def test_a_misspelled_key_beside_reserve_is_refused(tmp_path, more, words):
+    file = tmp_path / "r.yaml"
+    file.write_text(f"reserve: [AlexMI]\n{more}\n")
+    with pytest.raises(InputError, match=words):
+        find_reservation(str(file))
+
+
 def test_the_packers_flag_adds_to_the_recipe(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("sources: [simulated]\nreserve: [Mine, moabb]\n")
