@@ -15,6 +15,7 @@ from data.errors import InputError
 from trainer import lost
 from trainer.checkpoint import survey, tag_of
 from trainer.run_check import run_state
+from trainer.translation.resume import FORMAT
 from trainer.weights import load_state
 
 slow = pytest.mark.slow
@@ -142,6 +143,18 @@ def test_the_doctor_tells_of_lost_checkpoints(tmp_path, state, level, says):
     assert check.level == level, check
     assert says in check.found
     assert ("--restart_lost" in check.remedy) == (level == "FAIL")
+
+
+def test_the_doctor_knows_runs_of_translation(tmp_path):
+    run = run_folder(tmp_path / "run", kept=[4], reached=5)
+    (run / "config.json").write_text(json.dumps({"format": FORMAT, "run": {"save_every": 2}}))
+    assert run_state(run).level == "FAIL"
+    folder = run / "checkpoints/checkpoint-4"
+    folder.mkdir(parents=True)
+    marker = {"world": 1, "state": {"step": 4}, "files": {}}
+    (folder / "COMPLETE.json").write_text(json.dumps(marker))
+    check = run_state(run)
+    assert (check.level, check.found) == ("ok", f"{run}: goes on from step 4")
 
 
 def test_an_older_checkpoint_that_is_gone_costs_nothing(tmp_path, capsys):
