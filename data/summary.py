@@ -36,7 +36,7 @@ def summarise(manifest: Manifest) -> str:
     lines.append(f"scale: {SCALE_TEXTS.get(scale, scale)}")
     skipped = manifest.raw["source"].get("skipped", [])
     if skipped:
-        lines.append(f"left out as unreadable ({len(skipped)}):")
+        lines.append(f"left out as unreadable ({len(skipped)}); once repaired, add --overwrite:")
         lines += [f"  {line}" for line in skipped_lines(skipped)]
     return "\n".join(lines)
 
