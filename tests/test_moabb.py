@@ -15,8 +15,9 @@ from data.montages import TEMPLATE
 from data.preprocess import make_windows, source_hashes
 from data.profiles import get_profile
 from data.recordings import Recording
-from data.sources import from_moabb, list_items, offline, parse_spec
-from data.sources.from_moabb import MoabbItem, mark_skips
+from data.sources import from_moabb, list_items, moabb_skips, offline, parse_spec
+from data.sources.from_moabb import MoabbItem
+from data.sources.moabb_skips import mark_skips
 from data.spans import spans_of
 
 CHANNELS = ["Fz", "C3", "Cz", "C4", "Pz", "O1", "Oz", "O2"]
@@ -182,7 +183,7 @@ def skips_of(raw) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("block", [13, 100_000])
 @pytest.mark.parametrize("first_samp", [0, 777])
 def test_which_zeros_count(monkeypatch, block, first_samp):
-    monkeypatch.setattr(from_moabb, "BLOCK_SAMPLES", block)
+    monkeypatch.setattr(moabb_skips, "BLOCK_SAMPLES", block)
     signal = trials_of(1, 4.0)[0] * 1e-6
     for start, stop in ((0, 9), (100, 107), (200, 208), (400, 500), (990, 1000)):
         signal[:, start:stop] = 0

@@ -16,7 +16,7 @@ from data.benchmarks import FOLDER, NAMES, benchmark_names, names_of, read_bench
 from data.errors import InputError
 from data.manifest import MANIFEST, read_manifest
 from data.pack import main as pack_main
-from data.pack import parse_arguments, resolve
+from data.pack_options import parse_arguments, resolve
 from data.people import plain_dataset
 from data.recipe import ORIGINAL, Recipe, read_recipe, withhold
 from data.remaining import people_in, remaining

@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import mne
 import numpy as np
@@ -21,21 +20,13 @@ from data.channel_names import match_names
 from data.errors import InputError
 from data.recordings import Event
 from data.sources import Spec
-from data.sources.discontinuities import record_onsets
-from data.sources.triggers import read_codes
+from data.sources.event_times import Times, annotated, coded, stimulus_channels
 
-BREAKS = ("bad", "edge", "boundary", "new segment")
-"""Annotations that are no events, by how they begin."""
 ANNOTATIONS = "annotations"
-COMPOSITE = ("STI101", "STI 014")
-"""Stimulus channels of MEG systems that hold what the other ones do."""
 SHOWN = 20
 """Names that a message lists."""
 SAME_S = 0.02
 """An annotation and a code within this time are one event."""
-
-Times = dict[str, np.ndarray]
-"""Name -> float64 `[n]`: onsets in seconds from the first sample."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +82,15 @@ def find_events(
         sources = {ANNOTATIONS: annotated(raw, choice.names)}
     elif choice.source:
         channel = _channel(raw, choice.source, where)
-        sources = {channel: _coded(raw, channel, choice)}
+        sources = {channel: coded(raw, channel, choice.names, choice.rising)}
     else:
         sources = {ANNOTATIONS: annotated(raw, choice.names)}
         unnamed = not choice.names and not from_table
         if unnamed or any(re.fullmatch(r"\d+", name) for name in choice.names):
-            sources |= {name: _coded(raw, name, choice) for name in stimulus_channels(raw)}
+            sources |= {
+                name: coded(raw, name, choice.names, choice.rising)
+                for name in stimulus_channels(raw)
+            }
     beyond: dict[str, list[float]] = {}
     for event in outside:
         if choice.source in (None, ANNOTATIONS):
@@ -157,49 +151,6 @@ def _listed(found: Times) -> str:
     return ", ".join(entries[:SHOWN] + more)
 
 
-def annotated(raw: mne.io.BaseRaw, names: Iterable[str] = ()) -> Times:
-    """The recording's annotations, without breaks but those that are named."""
-    found: dict[str, list[float]] = {}
-    for onset, text in zip(raw.annotations.onset, raw.annotations.description, strict=True):
-        name = " ".join(str(text).split())
-        if name in names or not name.lower().startswith(BREAKS):
-            found.setdefault(name, []).append(float(onset) - raw.first_time)
-    return {name: np.array(onsets) for name, onsets in found.items()}
-
-
-def annotations_outside(raw: mne.io.BaseRaw, path: Path) -> list[Event]:
-    """The annotations of a file that MNE dropped when it opened it: they lie beyond its signal. (In
-    BrainVision files a marker beyond it is the sign of a cut file, and refused.)"""
-    if path.suffix.lower() in (".edf", ".bdf") and record_onsets(path) is not None:
-        return []  # discontinuous: its times are the clock's, and all are put on the signal
-    try:
-        with mne.utils.use_log_level("error"):
-            notes = mne.read_annotations(path)
-    except (OSError, ValueError, KeyError, RuntimeError):
-        return []  # a format without annotations, or one whose annotations come with its signal
-    return outside(notes.onset - raw.first_time, notes.description, raw)
-
-
-def outside(onsets_s: Sequence[float], names: Sequence[str], raw: mne.io.BaseRaw) -> list[Event]:
-    """The events that lie before the first sample of `raw` or after its last, and are none of its
-    annotations."""
-    stop_s, present = raw.n_times / raw.info["sfreq"], annotated(raw, names)
-    pairs = zip(onsets_s, names, strict=True)
-    return [
-        Event(float(at), str(name))
-        for at, name in pairs
-        if not 0 <= at < stop_s
-        and not np.isclose(present.get(" ".join(str(name).split()), np.empty(0)), at).any()
-    ]
-
-
-def stimulus_channels(raw: mne.io.BaseRaw) -> list[str]:
-    """The channels that are looked at: the composite one of an MEG system, else every one."""
-    types = zip(raw.ch_names, raw.get_channel_types(), strict=True)
-    channels = [name for name, kind in types if kind == "stim"]
-    return next(([name] for name in COMPOSITE if name in channels), channels)
-
-
 def _channel(raw: mne.io.BaseRaw, name: str, where: str) -> str:
     found = match_names([name], raw.ch_names)[name]
     if not found:
@@ -209,42 +160,6 @@ def _channel(raw: mne.io.BaseRaw, name: str, where: str) -> str:
             "name a channel, or write events_from=annotations",
         )
     return found[0]
-
-
-def _coded(raw: mne.io.BaseRaw, channel: str, choice: EventChoice) -> Times:
-    """Code -> onsets of a channel; warns of codes among those wanted that may be none."""
-    values = np.rint(raw.get_data([channel], verbose="error")[0]).astype(np.int64)
-    if values.min(initial=0) < 0:
-        warnings.warn(f"negative codes in {channel} were taken without their sign", stacklevel=3)
-        values = np.abs(values)
-    found = read_codes(values, choice.rising)
-
-    def counted(codes: np.ndarray) -> str:
-        named = Counter(
-            str(code) for code in codes if not choice.names or str(code) in choice.names
-        )
-        return ", ".join(f"{code} ({count})" for code, count in sorted(named.items()))
-
-    if rests := counted(found.codes[found.rests]):
-        warnings.warn(
-            f"codes of {channel} that begin as a higher one with the same bits ends: {rests}; if "
-            "its lines are switched off one by one these are no events: edges=rise leaves them out",
-            stacklevel=3,
-        )
-    if settling := counted(found.settling):
-        warnings.warn(
-            f"codes of {channel} that stood for one sample between two others, taken for lines "
-            f"that do not switch at once and not for events: {settling}",
-            stacklevel=3,
-        )
-    if standing := counted(np.array([found.standing] if found.standing else [], np.int64)):
-        warnings.warn(
-            f"{channel} stood at code {standing.split()[0]} when the recording began: when that "
-            "event was is not known, it is left out",
-            stacklevel=3,
-        )
-    seconds = found.samples / raw.info["sfreq"]
-    return {str(code): seconds[found.codes == code] for code in np.unique(found.codes)}
 
 
 def _one_of(holding: Times, name: str, where: str) -> str:
@@ -282,7 +197,9 @@ def _none(
     looked = dict(sources)
     if choice.source is None:
         looked |= {
-            name: _coded(raw, name, choice) for name in stimulus_channels(raw) if name not in looked
+            name: coded(raw, name, choice.names, choice.rising)
+            for name in stimulus_channels(raw)
+            if name not in looked
         }
     listings = []
     for source, found in looked.items():
@@ -293,13 +210,13 @@ def _none(
     table = "events.tsv has no row that is one" if from_table and not beyond else "no event in it"
     what = f"no event is called {wanted}" if wanted else table
     far = f"; {beyond} lie outside of the signal" if beyond else ""
-    coded = [source for source, found in looked.items() if found and source != ANNOTATIONS]
+    with_codes = [source for source, found in looked.items() if found and source != ANNOTATIONS]
     if choice.names and listings:
         remedy = "name one that is present, or leave events out for continuous windows"
-    elif coded:
+    elif with_codes:
         remedy = (
-            f"take the triggers with events_from={' or events_from='.join(coded)}, or leave events "
-            "out for continuous windows"
+            f"take the triggers with events_from={' or events_from='.join(with_codes)}, or leave "
+            "events out for continuous windows"
         )
     else:
         remedy = "leave events out for continuous windows"

@@ -11,7 +11,7 @@ import mne_bids
 
 from data.recordings import Event
 from data.sources.discontinuities import record_onsets
-from data.sources.events import outside
+from data.sources.event_times import outside
 from data.sources.moabb_names import quiet
 
 
