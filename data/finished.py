@@ -21,7 +21,8 @@ from data.manifest import Manifest, read_manifest
 from data.profiles import Profile
 from data.recipe import Recipe
 from data.shards import ShardReader
-from data.sources import FROM_FILES, PATH_OPTIONS, Spec, WorkItem, parse_spec
+from data.sources import Spec, WorkItem, parse_spec
+from data.sources.kinds import FROM_FILES, PATH_OPTIONS
 
 SHOWN = 10
 OTHER = "other content than was packed"

@@ -101,3 +101,9 @@ class People:
         if group == dataset and plain_dataset(dataset) not in self.groups:
             return group, subject
         return group, canonical_subject(subject) if numbered else "all"
+
+    def known_person(self, dataset: str, subject: str) -> tuple[str, str]:
+        """`person`, but for persons who are shared with another dataset without anyone's saying who
+        is whom: these stay (dataset, subject). For telling persons apart, not for splits."""
+        _, numbered = self.groups.get(plain_dataset(dataset), (dataset, True))
+        return self.person(dataset, subject) if numbered else (dataset, subject)

@@ -83,13 +83,7 @@ SETTINGS = ("sources", *KINDS, *LISTS, "same_people", "weights")
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe. `$NAME` and `~` in sources are expanded; InputError if amiss."""
     value = read_yaml(path)
-    for key in value:
-        if key not in SETTINGS:
-            raise InputError(
-                f"{path}: no setting is called {key!r}",
-                f"{did_you_mean(str(key), SETTINGS)} The settings are "
-                f"{', '.join(SETTINGS)}.".strip(),
-            )
+    refuse_unknown_keys(path, value)
     sources = value.pop("sources", None)
     if not _texts(sources) or not sources:
         raise InputError(f"{path}: sources must be a list of source names", _EXAMPLE)
@@ -103,13 +97,7 @@ def read_recipe(path: Path) -> Recipe:
             for line in value[key]:
                 parse_line(line)
             value[key] = tuple(value[key])
-    same = value.get("same_people", [])
-    if not isinstance(same, list) or not all(_texts(names) and len(names) > 1 for names in same):
-        raise InputError(
-            f"{path}: same_people must be a list of lists of datasets",
-            "write it like  same_people: [[Lee2019_MI, Lee2019_ERP]]",
-        )
-    value["same_people"] = tuple(tuple(names) for names in same)
+    value["same_people"] = same_people_of(path, value)
     weights = value.get("weights", {})
     if not isinstance(weights, dict) or not all(map(_weight, weights.values())):
         raise InputError(
@@ -118,6 +106,28 @@ def read_recipe(path: Path) -> Recipe:
         )
     value["weights"] = {str(name): float(weight) for name, weight in weights.items()}
     return Recipe(tuple(os.path.expandvars(os.path.expanduser(s)) for s in sources), **value)
+
+
+def refuse_unknown_keys(path: Path, value: dict) -> None:
+    """InputError where a recipe, or a file of reservations, has a key that is no setting."""
+    for key in value:
+        if key not in SETTINGS:
+            raise InputError(
+                f"{path}: no setting is called {key!r}",
+                f"{did_you_mean(str(key), SETTINGS)} The settings are "
+                f"{', '.join(SETTINGS)}.".strip(),
+            )
+
+
+def same_people_of(path: Path, value: dict) -> tuple[tuple[str, ...], ...]:
+    """The setting `same_people`; InputError where it is no list of lists."""
+    same = value.get("same_people", [])
+    if not isinstance(same, list) or not all(_texts(names) and len(names) > 1 for names in same):
+        raise InputError(
+            f"{path}: same_people must be a list of lists of datasets",
+            "write it like  same_people: [[Lee2019_MI, Lee2019_ERP]]",
+        )
+    return tuple(tuple(names) for names in same)
 
 
 def read_yaml(path: Path) -> dict:

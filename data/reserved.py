@@ -232,10 +232,11 @@ def find_reservation(text: str) -> Reservation:
 
 def read_reservation(path: Path) -> Reservation:
     """The reservation of a recipe, or of a file that holds `reserve:` alone."""
-    from data.recipe import read_yaml
+    from data.recipe import read_yaml, refuse_unknown_keys, same_people_of
 
     value = read_yaml(path)
-    lines, same_people = value.get("reserve"), value.get("same_people", [])
+    refuse_unknown_keys(path, value)
+    lines, same_people = value.get("reserve"), same_people_of(path, value)
     if not isinstance(lines, list) or not lines:
         raise InputError(f"{path}: reserves nothing", "write e.g.  reserve: [BNCI2014_001]")
     return Reservation.of(lines, same_people)

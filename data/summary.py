@@ -6,11 +6,10 @@ from collections import Counter
 
 from data.diskspace import readable
 from data.manifest import Manifest
-from data.omissions import channel_lines, window_lines
+from data.omissions import channel_lines, skipped_lines, window_lines
 from data.remarks import grouped
 from data.sensors import MEG_TYPES
 
-SHOWN_SKIPS = 20
 SHOWN_LABELS = 12
 SCALE_TEXTS = {
     "recording": "one for each recording",
@@ -37,10 +36,8 @@ def summarise(manifest: Manifest) -> str:
     lines.append(f"scale: {SCALE_TEXTS.get(scale, scale)}")
     skipped = manifest.raw["source"].get("skipped", [])
     if skipped:
-        lines.append(f"left out as unreadable ({len(skipped)}):")
-        lines += [f"  {entry['name']}: {entry['reason']}" for entry in skipped[:SHOWN_SKIPS]]
-        if len(skipped) > SHOWN_SKIPS:
-            lines.append(f"  ... and {len(skipped) - SHOWN_SKIPS} more, in manifest.json")
+        lines.append(f"left out as unreadable ({len(skipped)}); once repaired, add --overwrite:")
+        lines += [f"  {line}" for line in skipped_lines(skipped)]
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ import torch
 
 from data.errors import InputError
 from data.manifest import Manifest
+from data.people import People
 from data.readers import Readers
 
 FIELDS = ("recording", "person", "label")
@@ -32,7 +33,7 @@ class Names:
     recordings: tuple[str, ...]
     """Ids, in the manifest's order."""
     people: tuple[tuple[str, str], ...]
-    """(dataset, subject), sorted."""
+    """(dataset, or what the datasets of the same persons are counted under; subject), sorted."""
     labels: tuple[int | str, ...]
     """Numbers before texts, sorted."""
 
@@ -44,9 +45,18 @@ class Names:
         labels = {entry["label"] for entry in entries if entry.get("label") is not None}
         return cls(
             tuple(entry["id"] for entry in entries),
-            tuple(sorted({(entry["dataset"], entry["subject"]) for entry in entries})),
+            tuple(sorted(set(people_of(manifest).values()))),
             sorted_labels(labels),
         )
+
+
+def people_of(manifest: Manifest) -> dict[str, tuple[str, str]]:
+    """Recording -> its person: the same for two names that are known to be one person's."""
+    people = People.known(manifest.raw.get("source", {}).get("same_people", ()))
+    return {
+        entry["id"]: people.known_person(entry["dataset"], entry["subject"])
+        for entry in manifest.recordings
+    }
 
 
 def sorted_labels(labels: set) -> tuple[int | str, ...]:
@@ -58,10 +68,8 @@ class Numbers:
 
     def __init__(self, manifest: Manifest, names: Names):
         self.folder = manifest.folder
-        people = {who: number for number, who in enumerate(names.people)}
-        self._people = {
-            entry["id"]: people[entry["dataset"], entry["subject"]] for entry in manifest.recordings
-        }
+        numbers = {who: number for number, who in enumerate(names.people)}
+        self._people = {name: numbers[who] for name, who in people_of(manifest).items()}
         self._recordings = {name: number for number, name in enumerate(names.recordings)}
         self._labels = {label: number for number, label in enumerate(names.labels)}
 

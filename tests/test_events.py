@@ -180,7 +180,7 @@ def test_events_outside_of_the_signal_are_counted_and_printed(tmp_path, write, s
         record = read_manifest(out).recordings[0]
         assert record["windows"] == 1
         assert record["dropped"] == {"event outside the recording": 1}
-        assert "3 event outside the recording" in output
+        assert "3 events outside the recording" in output
     for file in tmp_path.rglob(f"*{suffix}"):
         file.rename(file.with_name(file.name.replace(suffix, f"_eeg{suffix[-4:]}")))
     out = tmp_path / "bids"
@@ -188,7 +188,7 @@ def test_events_outside_of_the_signal_are_counted_and_printed(tmp_path, write, s
     for record in read_manifest(out).recordings:
         assert record["windows"] == 1
         assert record["dropped"] == {"event outside the recording": 3, "event too near an edge": 2}
-    assert "9 event outside the recording" in output
+    assert "9 events outside the recording" in output
     assert "without an onset or a name, left out: 1" in output
 
 

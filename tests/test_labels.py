@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from dataclasses import replace
 
 import mne
 import numpy as np
@@ -21,7 +22,7 @@ from data.sources import KINDS, parse_spec
 from data.sources.label_tables import read_label_table
 from data.sources.labelled import label_in
 from data.stream import ShardStream
-from data.window_table import AddFields, WindowTable
+from data.window_table import AddFields, Names, Numbers, WindowTable
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "O1", "O2"]
 
@@ -251,6 +252,27 @@ def test_labels_and_people_reach_the_batch(packed, split):
                 seen += 1
     assert seen == len(dataset) > 0
     assert part["label"].dtype == part["person"].dtype == torch.int64
+
+
+def test_two_names_of_one_person_are_one_number(packed):
+    """By `same_people` of the recipe; persons shared with others unnumbered stay apart."""
+    manifest, _ = packed
+    entries = [
+        dict(manifest.recordings[0], id=f"{dataset}-{subject}", dataset=dataset, subject=subject)
+        for dataset, subject in (
+            ("rest", "01"), ("task", "1"), ("task", "2"), ("Weibo2014", "1"), ("Weibo2014", "2"),
+        )
+    ]  # fmt: skip
+    raw = {**manifest.raw, "recordings": entries}
+    raw["source"] = {**raw["source"], "same_people": [["rest", "task"]]}
+    manifest = replace(manifest, raw=raw, recordings=entries)
+    names = Names.of(manifest)
+    assert names.people == (
+        ("Weibo2014", "1"), ("Weibo2014", "2"), ("rest+task", "1"), ("rest+task", "2"),
+    )  # fmt: skip
+    numbers = Numbers(manifest, names)
+    found = [numbers.of({"recording": entry["id"]})[1] for entry in entries]
+    assert found == [2, 2, 3, 0, 1]
 
 
 def test_streamed_batches_have_the_same(packed):

@@ -14,6 +14,8 @@ from tiny import TINY_TRANSLATION, tiny_pairs, tiny_shards
 from data.errors import InputError
 from trainer import lost
 from trainer.checkpoint import survey, tag_of
+from trainer.run_check import run_state
+from trainer.translation.resume import FORMAT
 from trainer.weights import load_state
 
 slow = pytest.mark.slow
@@ -123,6 +125,36 @@ def test_an_older_checkpoint_is_taken_and_what_that_costs_is_told(tmp_path, caps
     told = capsys.readouterr().out
     assert "step_00000006 is passed over: a.pt is missing" in told
     assert "steps 5 to 6 are done again" in told
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "says"),
+    [
+        ({"config": False}, "ok", "none yet"),
+        ({"kept": [], "reached": 1}, "ok", "no checkpoint was saved yet"),
+        ({"kept": [2, 4], "reached": 5, "whole": [2, 4]}, "ok", "goes on from step 4"),
+        ({"kept": [2, 4], "reached": 5, "whole": [2]}, "warn", "step_00000004 is gone; steps 3"),
+        ({"kept": [2, 4], "reached": 5}, "FAIL", "step_00000002: it is gone; step_00000004"),
+        ({"kept": [2], "reached": 3, "whole": [2], "config": False}, "FAIL", "without config.json"),
+    ],
+)
+def test_the_doctor_tells_of_lost_checkpoints(tmp_path, state, level, says):
+    check = run_state(run_folder(tmp_path / "run", **state))
+    assert check.level == level, check
+    assert says in check.found
+    assert ("--restart_lost" in check.remedy) == (level == "FAIL")
+
+
+def test_the_doctor_knows_runs_of_translation(tmp_path):
+    run = run_folder(tmp_path / "run", kept=[4], reached=5)
+    (run / "config.json").write_text(json.dumps({"format": FORMAT, "run": {"save_every": 2}}))
+    assert run_state(run).level == "FAIL"
+    folder = run / "checkpoints/checkpoint-4"
+    folder.mkdir(parents=True)
+    marker = {"world": 1, "state": {"step": 4}, "files": {}}
+    (folder / "COMPLETE.json").write_text(json.dumps(marker))
+    check = run_state(run)
+    assert (check.level, check.found) == ("ok", f"{run}: goes on from step 4")
 
 
 def test_an_older_checkpoint_that_is_gone_costs_nothing(tmp_path, capsys):

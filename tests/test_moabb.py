@@ -15,8 +15,9 @@ from data.montages import TEMPLATE
 from data.preprocess import make_windows, source_hashes
 from data.profiles import get_profile
 from data.recordings import Recording
-from data.sources import from_moabb, list_items, offline, parse_spec
-from data.sources.from_moabb import MoabbItem, mark_skips
+from data.sources import from_moabb, list_items, moabb_skips, offline, parse_spec
+from data.sources.from_moabb import MoabbItem
+from data.sources.moabb_skips import mark_skips
 from data.spans import spans_of
 
 CHANNELS = ["Fz", "C3", "Cz", "C4", "Pz", "O1", "Oz", "O2"]
@@ -38,6 +39,7 @@ class Dataset:
     """A dataset of one person, with one recording made by MOABB's own hand."""
 
     event_id = {"one": 1, "two": 2}  # noqa: RUF012
+    interval = (0.0, 0.5)
     raw: mne.io.BaseRaw
 
     def get_data(self, _subjects):
@@ -141,6 +143,29 @@ def test_an_event_at_the_edge_of_its_trial_gives_no_window(load):
     assert windows.info["dropped"] == {"event too near an edge": 6}
 
 
+def test_trials_outside_of_the_signal_are_counted(load, monkeypatch):
+    """MOABB moves each trigger to where the task begins, and MNE drops what then lies outside."""
+    from moabb.datasets.preprocessing import SetRawAnnotations
+
+    monkeypatch.setattr(Dataset, "interval", (3.0, 4.0))
+    monkeypatch.setattr(Dataset, "event_id", {"one": 1, "two": [2, 3]})
+    signal = 1e-5 * np.random.default_rng(0).standard_normal((len(CHANNELS) + 1, 20 * 250))
+    signal[-1] = 0
+    for second, code in ((2, 1), (9, 3), (17.5, 2), (18, 1), (18.5, 7)):
+        signal[-1, round(second * 250)] = code
+    info = mne.create_info([*CHANNELS, "STI"], 250.0, ["eeg"] * len(CHANNELS) + ["stim"])
+    raw = mne.io.RawArray(signal, info, first_samp=500, verbose="error").set_montage(TEMPLATE)
+    with pytest.warns(RuntimeWarning, match="outside"):
+        raw = SetRawAnnotations(Dataset.event_id, Dataset.interval).transform(raw)
+    recording = load(raw, by_event=True)
+    assert [(event.onset_s, event.label) for event in recording.events] == [
+        (5.0, "one"), (12.0, "two"), (20.5, "two"), (21.0, "one"),
+    ]  # fmt: skip
+    windows = make_windows(recording, PROFILE)
+    assert [meta["label"] for meta in windows.meta] == ["one", "two"]
+    assert windows.info["dropped"] == {"event outside the recording": 2}
+
+
 def raw_of(signal: np.ndarray, kind: str = "eeg", **options) -> mne.io.BaseRaw:
     info = mne.create_info(CHANNELS, SFREQ, kind)
     raw = mne.io.RawArray(signal, info, verbose="error", **options)
@@ -158,7 +183,7 @@ def skips_of(raw) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("block", [13, 100_000])
 @pytest.mark.parametrize("first_samp", [0, 777])
 def test_which_zeros_count(monkeypatch, block, first_samp):
-    monkeypatch.setattr(from_moabb, "BLOCK_SAMPLES", block)
+    monkeypatch.setattr(moabb_skips, "BLOCK_SAMPLES", block)
     signal = trials_of(1, 4.0)[0] * 1e-6
     for start, stop in ((0, 9), (100, 107), (200, 208), (400, 500), (990, 1000)):
         signal[:, start:stop] = 0

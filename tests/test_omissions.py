@@ -8,7 +8,7 @@ import mne
 import numpy as np
 from commands import ROOT, run
 
-from data.omissions import SHOWN, channel_lines, window_lines
+from data.omissions import SHOWN, channel_lines, skipped_lines, window_lines
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "EEG Fp1", "Odd", "O1"]
 
@@ -32,6 +32,29 @@ def test_long_lists_are_cut_with_a_count():
     assert window_lines([{"dropped": reasons}])[-1] == "... and 3 other reasons, in manifest.json"
 
 
+def test_counted_nouns_are_in_the_plural():
+    dropped = {"event too near an edge": 1, "event outside the recording": 3, "saturated": 2}
+    assert window_lines([{"dropped": dropped}]) == [
+        "3 events outside the recording, in 1 recording",
+        "2 saturated, in 1 recording",
+        "1 event too near an edge, in 1 recording",
+    ]
+
+
+def test_unreadable_recordings_are_told_by_reason_where_there_are_many():
+    def cut(n):
+        return {"name": f"s{n:02}", "reason": f"/data/s{n:02}.edf: ends after {n} of 99 bytes"}
+
+    few = [cut(n) for n in range(SHOWN)]
+    assert skipped_lines(few) == [f"{entry['name']}: {entry['reason']}" for entry in few]
+    many = [*few, cut(SHOWN), {"name": "odd", "reason": "/data/odd.edf: no EEG channel"}]
+    assert skipped_lines(many) == [
+        f"s00: /data/s00.edf: ends after 0 of 99 bytes; {SHOWN} more for a like reason, e.g. s01",
+        "odd: /data/odd.edf: no EEG channel",
+        "all of them: source.skipped in manifest.json",
+    ]
+
+
 def test_packing_and_inspecting_print_what_was_left_out(tmp_path):
     rng = np.random.default_rng(0)
     for person in "123":
@@ -45,7 +68,7 @@ def test_packing_and_inspecting_print_what_was_left_out(tmp_path):
     packed = run(*pack, "--out", tmp_path / "out")
     shown = run(sys.executable, ROOT / "data/inspect_shards.py", tmp_path / "out")
     for output in (packed, shown):
-        assert "dropped     3 event too near an edge, in 3 recordings" in output
+        assert "dropped     3 events too near an edge, in 3 recordings" in output
         assert "not used    3 the same electrode as another, in 3 recordings" in output
         assert "not used    3 no position, in 3 recordings: Odd" in output
         assert "bad         3 flat, in 3 recordings: C3" in output

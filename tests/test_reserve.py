@@ -16,7 +16,7 @@ from data.benchmarks import FOLDER, NAMES, benchmark_names, names_of, read_bench
 from data.errors import InputError
 from data.manifest import MANIFEST, read_manifest
 from data.pack import main as pack_main
-from data.pack import parse_arguments, resolve
+from data.pack_options import parse_arguments, resolve
 from data.people import plain_dataset
 from data.recipe import ORIGINAL, Recipe, read_recipe, withhold
 from data.remaining import people_in, remaining
@@ -203,6 +203,21 @@ def test_a_trainers_flag_takes_lists_or_a_file(tmp_path):
     assert all(reservation.holds(dataset, "1") for dataset in ("Mine", "TUAB"))
     with pytest.raises(InputError, match="cannot be read"):
         find_reservation(str(tmp_path / "absent.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("same_poeple: [[A, B]]", "'same_poeple'\n  -> Did you mean same_people"),
+        ("exclued: [A]", "Did you mean exclude"),
+        ("same_people: [A, B]", "list of lists"),
+    ],
+)
+def test_a_misspelled_key_beside_reserve_is_refused(tmp_path, more, words):
+    file = tmp_path / "r.yaml"
+    file.write_text(f"reserve: [AlexMI]\n{more}\n")
+    with pytest.raises(InputError, match=words):
+        find_reservation(str(file))
 
 
 def test_the_packers_flag_adds_to_the_recipe(tmp_path):

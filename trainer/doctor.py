@@ -27,6 +27,7 @@ from trainer.agreement import description
 from trainer.checkup import Check
 from trainer.config import RunConfig
 from trainer.hosts import ANSWER, ask_nodes, compare, meet_here, read_hostfile
+from trainer.run_check import run_state
 
 SHARDS = RunConfig.shards
 
@@ -73,6 +74,7 @@ def check_machine(arguments: argparse.Namespace, slots: int | None, nodes: int):
         checks.append(Check("warn", "shards", f"none at {folder}", "python data/pack.py, or give "
                             "--shards"))  # fmt: skip
     checks.append(checkup.run_folder(arguments.run, config.model_config(), config.keep_last))
+    checks.append(run_state(arguments.run))
     return checks, {**description(config), "manifest": {"sha256": manifest}}
 
 

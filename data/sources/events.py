@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import mne
 import numpy as np
@@ -21,20 +20,13 @@ from data.channel_names import match_names
 from data.errors import InputError
 from data.recordings import Event
 from data.sources import Spec
-from data.sources.discontinuities import clock_of
-from data.sources.edf_annotations import read_annotations
-from data.sources.triggers import read_codes
+from data.sources.event_times import Times, annotated, coded, stimulus_channels
 
-BREAKS = ("bad", "edge", "boundary", "new segment")
-"""Annotations that are no events, by how they begin."""
 ANNOTATIONS = "annotations"
-COMPOSITE = ("STI101", "STI 014")
-"""Stimulus channels of MEG systems that hold what the other ones do."""
+SHOWN = 20
+"""Names that a message lists."""
 SAME_S = 0.02
 """An annotation and a code within this time are one event."""
-
-Times = dict[str, np.ndarray]
-"""Name -> float64 `[n]`: onsets in seconds from the first sample."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +63,17 @@ class EventChoice:
 
 
 def find_events(
-    raw: mne.io.BaseRaw, choice: EventChoice, where: str, outside: Iterable[Event] = ()
+    raw: mne.io.BaseRaw,
+    choice: EventChoice,
+    where: str,
+    outside: Iterable[Event] = (),
+    from_table: bool = False,
 ) -> list[Event]:
     """The events that `choice` names, in order, labelled with their names. `outside`: events that
     the file tells and MNE dropped, because they lie beyond the signal; those named are returned
-    too, for the cutter to count.
+    too, for the cutter to count. `from_table`: the annotations are an events table's rows, so that
+    where no names are given they alone are the events; without one they may be comments, and
+    triggers go before them.
 
     Warns of names that are not there, and of codes that may be none. InputError where none is
     there, with what is; or where several stimulus channels hold a name, at other times.
@@ -84,16 +82,20 @@ def find_events(
         sources = {ANNOTATIONS: annotated(raw, choice.names)}
     elif choice.source:
         channel = _channel(raw, choice.source, where)
-        sources = {channel: _coded(raw, channel, choice)}
+        sources = {channel: coded(raw, channel, choice.names, choice.rising)}
     else:
         sources = {ANNOTATIONS: annotated(raw, choice.names)}
-        if any(re.fullmatch(r"\d+", name) for name in choice.names):
-            sources |= {name: _coded(raw, name, choice) for name in stimulus_channels(raw)}
+        unnamed = not choice.names and not from_table
+        if unnamed or any(re.fullmatch(r"\d+", name) for name in choice.names):
+            sources |= {
+                name: coded(raw, name, choice.names, choice.rising)
+                for name in stimulus_channels(raw)
+            }
     beyond: dict[str, list[float]] = {}
     for event in outside:
         if choice.source in (None, ANNOTATIONS):
             beyond.setdefault(" ".join(str(event.label).split()), []).append(event.onset_s)
-    names = choice.names or [*next(iter(sources.values())), *beyond]
+    names = choice.names or _every(sources, beyond, from_table)
     events, used, absent = [], Counter(), []
     for name in dict.fromkeys(names):
         holding = {source: found[name] for source, found in sources.items() if name in found}
@@ -106,56 +108,47 @@ def find_events(
             absent.append(name)
     beyond_count = sum(len(beyond.get(name, ())) for name in dict.fromkeys(names))
     if len(events) == beyond_count:
-        raise _none(raw, choice, where, sources, beyond_count)
+        raise _none(raw, choice, where, sources, beyond_count, from_table)
     if absent:
         warnings.warn(f"no event is called {' or '.join(map(repr, absent))}", stacklevel=2)
     present = [source for source in sources if sources[source]]
-    if choice.source is None and len(present) > 1:
+    if choice.names and choice.source is None and len(present) > 1:
         warnings.warn(f"events were taken from {' and '.join(used)}", stacklevel=2)
     return sorted(events, key=lambda event: event.onset_s)
 
 
-def annotated(raw: mne.io.BaseRaw, names: Iterable[str] = ()) -> Times:
-    """The recording's annotations, without breaks but those that are named."""
-    found: dict[str, list[float]] = {}
-    for onset, text in zip(raw.annotations.onset, raw.annotations.description, strict=True):
-        name = " ".join(str(text).split())
-        if name in names or not name.lower().startswith(BREAKS):
-            found.setdefault(name, []).append(float(onset) - raw.first_time)
-    return {name: np.array(onsets) for name, onsets in found.items()}
+def _every(sources: dict[str, Times], beyond: Iterable[str], from_table: bool) -> list[str]:
+    """The names of all events where none is given: the triggers', else the annotations'. Warns of
+    what they were taken from, where no table says that they are events."""
+    if ANNOTATIONS not in sources:
+        return [name for found in sources.values() for name in found]
+    notes = sources[ANNOTATIONS]
+    triggers = {
+        source: found for source, found in sources.items() if found and source != ANNOTATIONS
+    }
+    if triggers:
+        unused = f", not its annotations ({_listed(notes)})" if notes else ""
+        remedy = f"; events_from={ANNOTATIONS} takes those" if notes else ""
+        warnings.warn(
+            f"no events.tsv: the triggers of {' and '.join(triggers)} were taken for events"
+            f"{unused}{remedy}",
+            stacklevel=3,
+        )
+        return [name for found in triggers.values() for name in found]
+    if notes and not from_table:
+        warnings.warn(
+            f"no events.tsv: all annotations were taken for events: {_listed(notes)}; events= with "
+            "names takes some",
+            stacklevel=3,
+        )
+    return [*notes, *beyond]
 
 
-def annotations_outside(raw: mne.io.BaseRaw, path: Path) -> list[Event]:
-    """The annotations of a file that MNE dropped when it opened it: they lie beyond its signal. (In
-    BrainVision files a marker beyond it is the sign of a cut file, and refused.)"""
-    if clock_of(path) is not None:
-        return []  # discontinuous: its times are the clock's, and all are put on the signal
-    try:
-        with mne.utils.use_log_level("error"):
-            notes = read_annotations(path)
-    except (OSError, ValueError, KeyError, RuntimeError):
-        return []  # a format without annotations, or one whose annotations come with its signal
-    return outside(notes.onset - raw.first_time, notes.description, raw)
-
-
-def outside(onsets_s: Sequence[float], names: Sequence[str], raw: mne.io.BaseRaw) -> list[Event]:
-    """The events that lie before the first sample of `raw` or after its last, and are none of its
-    annotations."""
-    stop_s, present = raw.n_times / raw.info["sfreq"], annotated(raw, names)
-    pairs = zip(onsets_s, names, strict=True)
-    return [
-        Event(float(at), str(name))
-        for at, name in pairs
-        if not 0 <= at < stop_s
-        and not np.isclose(present.get(" ".join(str(name).split()), np.empty(0)), at).any()
-    ]
-
-
-def stimulus_channels(raw: mne.io.BaseRaw) -> list[str]:
-    """The channels that are looked at: the composite one of an MEG system, else every one."""
-    types = zip(raw.ch_names, raw.get_channel_types(), strict=True)
-    channels = [name for name, kind in types if kind == "stim"]
-    return next(([name] for name in COMPOSITE if name in channels), channels)
+def _listed(found: Times) -> str:
+    """Names with their counts, as text; of many the first."""
+    entries = [f"{name!r} ({len(times)})" for name, times in sorted(found.items())]
+    more = [f"and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
+    return ", ".join(entries[:SHOWN] + more)
 
 
 def _channel(raw: mne.io.BaseRaw, name: str, where: str) -> str:
@@ -167,42 +160,6 @@ def _channel(raw: mne.io.BaseRaw, name: str, where: str) -> str:
             "name a channel, or write events_from=annotations",
         )
     return found[0]
-
-
-def _coded(raw: mne.io.BaseRaw, channel: str, choice: EventChoice) -> Times:
-    """Code -> onsets of a channel; warns of codes among those wanted that may be none."""
-    values = np.rint(raw.get_data([channel], verbose="error")[0]).astype(np.int64)
-    if values.min(initial=0) < 0:
-        warnings.warn(f"negative codes in {channel} were taken without their sign", stacklevel=3)
-        values = np.abs(values)
-    found = read_codes(values, choice.rising)
-
-    def counted(codes: np.ndarray) -> str:
-        named = Counter(
-            str(code) for code in codes if not choice.names or str(code) in choice.names
-        )
-        return ", ".join(f"{code} ({count})" for code, count in sorted(named.items()))
-
-    if rests := counted(found.codes[found.rests]):
-        warnings.warn(
-            f"codes of {channel} that begin as a higher one with the same bits ends: {rests}; if "
-            "its lines are switched off one by one these are no events: edges=rise leaves them out",
-            stacklevel=3,
-        )
-    if settling := counted(found.settling):
-        warnings.warn(
-            f"codes of {channel} that stood for one sample between two others, taken for lines "
-            f"that do not switch at once and not for events: {settling}",
-            stacklevel=3,
-        )
-    if standing := counted(np.array([found.standing] if found.standing else [], np.int64)):
-        warnings.warn(
-            f"{channel} stood at code {standing.split()[0]} when the recording began: when that "
-            "event was is not known, it is left out",
-            stacklevel=3,
-        )
-    seconds = found.samples / raw.info["sfreq"]
-    return {str(code): seconds[found.codes == code] for code in np.unique(found.codes)}
 
 
 def _one_of(holding: Times, name: str, where: str) -> str:
@@ -233,26 +190,40 @@ def _same(onsets: np.ndarray, also: np.ndarray) -> bool:
     return bool(np.abs(np.sort(also) - np.sort(onsets)).max(initial=0.0) <= SAME_S)
 
 
-def _none(raw, choice: EventChoice, where: str, sources: dict, beyond: int) -> InputError:
+def _none(
+    raw, choice: EventChoice, where: str, sources: dict, beyond: int, from_table: bool
+) -> InputError:
     """The message that no event is in the signal, with what is; `beyond`: how many lie outside."""
     looked = dict(sources)
     if choice.source is None:
         looked |= {
-            name: _coded(raw, name, choice) for name in stimulus_channels(raw) if name not in looked
+            name: coded(raw, name, choice.names, choice.rising)
+            for name in stimulus_channels(raw)
+            if name not in looked
         }
     listings = []
     for source, found in looked.items():
-        entries = sorted((name, len(times)) for name, times in found.items())[:20]
-        if entries:
-            listing = ", ".join(f"{name!r} ({count})" for name, count in entries)
+        if found:
+            listing = _listed(found)
             listings.append(listing if source == ANNOTATIONS else f"in {source} {listing}")
-    wanted = " or ".join(map(repr, sorted(choice.names))) or "anything"
+    wanted = " or ".join(map(repr, sorted(choice.names)))
+    table = "events.tsv has no row that is one" if from_table and not beyond else "no event in it"
+    what = f"no event is called {wanted}" if wanted else table
     far = f"; {beyond} lie outside of the signal" if beyond else ""
+    with_codes = [source for source, found in looked.items() if found and source != ANNOTATIONS]
+    if choice.names and listings:
+        remedy = "name one that is present, or leave events out for continuous windows"
+    elif with_codes:
+        remedy = (
+            f"take the triggers with events_from={' or events_from='.join(with_codes)}, or leave "
+            "events out for continuous windows"
+        )
+    else:
+        remedy = "leave events out for continuous windows"
     return InputError(
-        f"{where}: no event is called {wanted}; present: "
-        f"{'; '.join(listings) or 'no events at all'}{far}",
+        f"{where}: {what}; present: {'; '.join(listings) or 'no events at all'}{far}",
         "the onsets are not in seconds from the recording's start (for THINGS-EEG, ds003825, use "
         "things:), or the table is another recording's"
         if beyond
-        else "name one that is present, or leave events out for continuous windows",
+        else remedy,
     )

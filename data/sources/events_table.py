@@ -12,7 +12,7 @@ import numpy as np
 
 from data.recordings import Event
 from data.sources.discontinuities import clock_of
-from data.sources.events import outside
+from data.sources.event_times import outside
 from data.sources.moabb_names import quiet
 
 

@@ -13,8 +13,6 @@ events. One item per recording; derivatives and empty rooms are left out.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,13 +24,15 @@ from data.errors import InputError
 from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
+from data.sources.bids_files import entities, recordings_of, run_of
 from data.sources.channels_table import (
     apply_types_and_bads,
     read_rows,
     rows_of_channels,
     same_spelling,
 )
-from data.sources.events import BREAKS, EventChoice, find_events
+from data.sources.event_times import BREAKS, annotations_outside
+from data.sources.events import EventChoice, find_events
 from data.sources.events_table import events_on_signal, rows_outside
 from data.sources.file_units import same_units
 from data.sources.moabb_names import quiet
@@ -40,13 +40,11 @@ from data.sources.opening import read_raw_and_factors
 from data.sources.recording_files import (
     check_own_signal,
     files_of,
-    is_part_of_another,
     montage_files,
     with_opened,
 )
 from data.sources.selection import file_signature, select_subjects
 
-FORMATS = (".vhdr", ".edf", ".bdf", ".set", ".fif")
 SIDECARS = ("channels", "events", "electrodes", "coordsystem", "eeg", "meg")
 
 
@@ -117,8 +115,11 @@ class BidsItem:
         sidecar = bids_path(self.path, self.root).find_matching_sidecar(
             "events", ".tsv", on_error="ignore"
         )
-        beyond = rows_outside(Path(sidecar), raw, self.path) if sidecar else []
-        return find_events(raw, self.events, str(self.path), beyond)
+        if sidecar:
+            beyond = rows_outside(Path(sidecar), raw, self.path)
+        else:
+            beyond = annotations_outside(raw, self.path)
+        return find_events(raw, self.events, str(self.path), beyond, from_table=bool(sidecar))
 
 
 def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
@@ -128,12 +129,12 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
     if not any(root.glob("sub-*/")):
         what = "no folder sub-* in it" if root.is_dir() else "no such folder"
         raise InputError(f"--source {spec}: {what}", "give the root of a BIDS dataset")
-    everything = _recordings(spec, root)
+    everything = recordings_of(spec, root)
     people = list(dict.fromkeys(path.subject for path in everything))
     wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")
     paths = [path for path in everything if path.subject in wanted]
     for option, entity in (("sessions", "session"), ("tasks", "task"), ("runs", "run")):
-        chosen = _entities(spec, everything, option, entity)
+        chosen = entities(spec, everything, option, entity)
         paths = [path for path in paths if getattr(path, entity) in chosen]
     for path in paths:
         check_own_signal(Path(path.fpath))
@@ -145,7 +146,7 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
             dataset=spec.options.get("dataset") or root.resolve().name or "bids",
             subject=path.subject,
             session=path.session or "1",
-            run=_run(path),
+            run=run_of(path),
             events=events,
             montage=spec.options.get("montage"),
             mains_hz=spec.mains(),
@@ -210,61 +211,3 @@ def _annotations(raw: mne.io.BaseRaw) -> list[tuple[float, float, str]]:
             notes.onset, notes.duration, notes.description, strict=True
         )
     ]
-
-
-def _recordings(spec: Spec, root: Path) -> list[mne_bids.BIDSPath]:
-    """Every file that holds EEG, in a stable order."""
-    with quiet():
-        found = mne_bids.find_matching_paths(
-            root, datatypes=["eeg", "meg"], suffixes=["eeg", "meg"], ignore_nosub=True
-        )
-    files = [path for path in found if path.extension and path.extension.lower() in FORMATS]
-    files = [
-        path
-        for path in files
-        if path.subject != "emptyroom"
-        and path.root in (root, None)
-        and Path(path.fpath).is_relative_to(root / f"sub-{path.subject}")
-        and not is_part_of_another(Path(path.fpath))
-    ]
-    with_eeg = [path for path in files if path.datatype == "eeg" or _counts_eeg(path)]
-    if not with_eeg:
-        kinds = ", ".join(sorted({str(path.extension) for path in found if path.extension}))
-        raise InputError(
-            f"--source {spec}: {'only MEG without EEG' if files else 'no recording'} in it"
-            + ("" if files or not kinds else f" (files of {kinds})"),
-            f"recordings of {', '.join(FORMATS)} in sub-*/eeg or sub-*/meg are read; after "
-            "`datalad clone`, fetch the files themselves with `datalad get`",
-        )
-    return sorted(with_eeg, key=lambda path: str(path.fpath))
-
-
-def _counts_eeg(path: mne_bids.BIDSPath) -> bool:
-    """Whether a MEG recording's sidecar counts EEG channels; True where it does not say."""
-    sidecar = path.find_matching_sidecar("meg", ".json", on_error="ignore")
-    try:
-        return json.loads(Path(sidecar).read_text("utf-8")).get("EEGChannelCount", 1) != 0
-    except (TypeError, OSError, ValueError, AttributeError):
-        return True
-
-
-def _entities(spec: Spec, paths: list, option: str, entity: str) -> set:
-    """The values of an entity (session, task ...) that an option names; None names all."""
-    text = spec.options.get(option)
-    present = {getattr(path, entity) for path in paths}
-    if text is None:
-        return present
-    wanted = set(re.split(r"\s*\+\s*", text.strip()))
-    if not wanted <= present:
-        known = "+".join(sorted(filter(None, present))) or f"no {entity} at all"
-        raise InputError(
-            f"--source {spec}: no {entity} {', '.join(sorted(wanted - present))}",
-            f"{option} are written as in the files' names; present: {known}",
-        )
-    return wanted
-
-
-def _run(path: mne_bids.BIDSPath) -> str:
-    """What tells recordings of one session apart: task, acquisition, run ... in one word."""
-    parts = [path.task, path.acquisition, path.processing, path.recording, path.run]
-    return "-".join(part for part in parts if part) or "1"

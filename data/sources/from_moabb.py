@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mne import find_events
 
 from data.diskspace import disk_full, is_full, is_machine_trouble
 from data.errors import InputError
@@ -28,6 +29,7 @@ from data.profiles import Profile
 from data.recordings import Event, Recording, safe_name
 from data.sources import Spec
 from data.sources.moabb_names import find_class, quiet
+from data.sources.moabb_skips import mark_skips
 from data.sources.offline import (
     NotOnDisk,
     data_root,
@@ -38,10 +40,6 @@ from data.sources.offline import (
 )
 from data.sources.recording_files import montage_files
 from data.sources.selection import describe_subjects, file_signature, select_subjects
-
-SHORTEST_SKIP_S = 0.03
-"""Fewer zeros in a row may be signal: digitised, and filtered or referenced by the publisher."""
-BLOCK_SAMPLES = 100_000
 
 
 @dataclass(frozen=True)
@@ -169,52 +167,35 @@ def _read(dataset, subject, needs_network: bool) -> dict:
             ) from error
 
 
-def mark_skips(raw) -> dict:
-    """Annotate, in place, every run of zeros in all EEG channels; returns notes on them, if any.
-
-    MNE's BAD_ACQ_SKIP cuts a recording in two and counts as no signal. A recording of zeros alone
-    is left as it is: it has no good channel, and is refused for that.
-    """
-    if not raw.preload:
-        return {}
-    sfreq_hz = raw.info["sfreq"]
-    edges = np.flatnonzero(np.diff(_silent(raw), prepend=False, append=False))
-    starts, stops = edges.reshape(-1, 2).T
-    long = stops - starts >= SHORTEST_SKIP_S * sfreq_hz
-    starts, stops = starts[long], stops[long]
-    samples = int((stops - starts).sum())
-    if samples in (0, raw.n_times):
-        return {}
-    # A thousandth of a sample inside: rounding must not let it overlap the windows beside it.
-    onset_s, end_s = (starts + 1e-3) / sfreq_hz, (stops - 1e-3) / sfreq_hz
-    raw.annotations.append(
-        onset_s + raw.first_time, end_s - onset_s, ["BAD_ACQ_SKIP"] * len(starts)
-    )
-    return {"zero_runs_cut": len(starts), "zero_s_cut": round(samples / sfreq_hz, 3)}
-
-
-def _silent(raw) -> np.ndarray:
-    """bool `[N]`: where every EEG channel is exactly 0. Signal costs one channel's look."""
-    from mne import pick_types
-
-    picks = pick_types(raw.info, eeg=True, exclude=[])
-    silent = np.full(raw.n_times, len(picks) > 0)
-    for start in range(0, raw.n_times, BLOCK_SAMPLES):
-        part = silent[start : start + BLOCK_SAMPLES]
-        for pick in picks:
-            part &= raw.get_data([pick], start, start + len(part), verbose="error")[0] == 0
-            if not part.any():
-                break
-    return silent
-
-
 def _trials(raw, dataset) -> list[Event]:
-    """MOABB annotates each trial with its class over the task's interval."""
+    """MOABB annotates each trial with its class over the task's interval. Trials whose interval
+    begins beyond the signal are dropped by that; they are added, for the cutter to count."""
     notes = raw.annotations
-    return [
+    events = [
         Event(float(onset) - raw.first_time, str(name))
         for onset, name in zip(notes.onset, notes.description, strict=True)
         if str(name) in dataset.event_id
+    ]
+    return events + _trials_outside(raw, dataset)
+
+
+def _trials_outside(raw, dataset) -> list[Event]:
+    """The triggers of a stimulus channel whose task begins before the signal or after its end."""
+    if "stim" not in raw.get_channel_types():
+        return []
+    names = {
+        code: str(name)
+        for name, codes in dataset.event_id.items()
+        for code in np.atleast_1d(codes).tolist()
+    }
+    sfreq_hz = raw.info["sfreq"]
+    delay = int(dataset.interval[0] * sfreq_hz)
+    found = find_events(raw, shortest_event=0, verbose="error")
+    at = found[:, 0] - raw.first_samp + delay
+    return [
+        Event(sample / sfreq_hz, names[code])
+        for sample, code in zip(at.tolist(), found[:, 2].tolist(), strict=True)
+        if code in names and not 0 <= sample < raw.n_times
     ]
 
 

@@ -27,7 +27,8 @@ from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
 from data.sources.channels_table import channels_table_of
-from data.sources.events import EventChoice, annotations_outside, find_events
+from data.sources.event_times import annotations_outside
+from data.sources.events import EventChoice, find_events
 from data.sources.opening import read_raw
 from data.sources.raw_subjects import entity, name_subjects
 from data.sources.recording_files import (
