@@ -27,6 +27,7 @@ from trainer.metrics import Accumulator
 from trainer.optim import kl_weight, lr_factor, make_optimizer, set_lr
 from trainer.runtime import Ranks
 from trainer.setup import Plan, make_plan
+from trainer.speed import check_gradients_together
 from trainer.start import initial_model
 from trainer.stopping import StopRequests
 
@@ -127,6 +128,7 @@ class EngineRun:
         self.engine, *_ = deepspeed.initialize(
             model=model, optimizer=self.optimizer, config=plan.deepspeed
         )
+        check_gradients_together(self.engine)
         self.engine.train()
         self.feed = Feed(plan, ranks, 0, requests)
         names = self.feed.dataset.dataset_names

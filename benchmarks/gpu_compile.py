@@ -14,6 +14,7 @@ import torch
 from benchmarks.gpu_cases import EngineRun, Setting, plan_of, timed, usual_case, wait_for
 from benchmarks.gpu_report import Report
 from benchmarks.gpu_step import achieved
+from trainer.speed import compile_options
 
 # The whole model takes longest to compile, so it comes last.
 JOBS = (
@@ -29,7 +30,8 @@ def compile_run(run: EngineRun, form: str, small: bool) -> None:
     backend = "aot_eager" if small else "inductor"
     module = run.engine.module
     if form == "whole model":
-        run.engine.compile(backend=backend)
+        options = {} if small else {"options": compile_options()}
+        run.engine.compile(backend=backend, compile_kwargs=options)
     elif form == "each block":
         for stack in (module.encoder.stack, module.decoder.stack):
             for block in stack.blocks:

@@ -39,7 +39,7 @@ def curve(plan: Plan, setting: Setting, steps: int) -> np.ndarray:
 
 def run(setting: Setting, report: Report) -> None:
     gradients(setting, report)
-    steps = 24 if setting.small else 240
+    steps = 24 if setting.small else 120
     case = usual_case("small", setting.small)
     if not setting.small:  # as large as fp32 has time for
         case = replace(case, channels=(32,), samples=400, micro=32)
@@ -50,7 +50,7 @@ def run(setting: Setting, report: Report) -> None:
         ("fp32", in_fp32(plan)),
         ("fp32, other seed", in_fp32(replace(plan, config=replace(plan.config, seed=1)))),
     ):
-        if not report.time_for(10, "difference of curves", curve=name):
+        if not report.time_for(8, "difference of curves", curve=name):
             continue
         with report.case("difference of curves", curve=name):
             curves[name] = curve(form, setting, steps)

@@ -160,7 +160,7 @@ def run(setting: Setting, report: Report) -> None:
     case = usual_case("base", small)
     channels, micro = (SMALL_CHANNELS, case.micro) if small else (CHANNELS, 64)
     case = Case(case.model, channels, case.samples, micro)
-    per_montage = 40 if small else 768
+    per_montage = 40 if small else 384
     plan = plan_of(setting, case, windows=per_montage, warmup=0.1,
                    steps=30 if small else 200)  # fmt: skip
     mean = sum(

@@ -63,13 +63,13 @@ def spline_matrix(unit_to: torch.Tensor, unit_from: torch.Tensor) -> torch.Tenso
 
     `[C_to, C_from]`, in the inputs' device and fp32; computed in fp64.
     """
-    g_to, g_from = (
-        spline_kernel(unit.double(), unit_from.double()) for unit in (unit_to, unit_from)
-    )
+    # One call for both: its many small kernels take the host's time, not the device's.
+    both = torch.cat([unit_to, unit_from]).double()
+    g_to, g_from = spline_kernel(both, unit_from.double()).split([len(unit_to), len(unit_from)])
     count = len(unit_from)
     system = torch.ones(count + 1, count + 1, dtype=torch.float64, device=unit_from.device)
     system[:count, :count] = g_from + ALPHA * torch.eye(count, device=unit_from.device).double()
-    system[count, count] = 0.0
+    system[count, count].fill_(0.0)  # `= 0.0` is a copy that the host waits for
     rows = torch.cat([g_to, torch.ones_like(g_to[:, :1])], dim=1)
     inverse, _ = torch.linalg.inv_ex(system)  # the _ex forms do not wait for the device
     return (rows @ inverse[:, :count]).float()

@@ -27,6 +27,7 @@ from trainer.runtime import Ranks
 from trainer.saving import save
 from trainer.setup import Plan, can_validate
 from trainer.skips import Skips, Spikes
+from trainer.speed import check_gradients_together, compile_options
 from trainer.stopping import StopRequests
 from trainer.validation import Validation
 from trainer.watch import Watch
@@ -45,8 +46,9 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     settings = checkpoint.engine_settings(plan.deepspeed, resume_from, ranks)
     watch.at(0, "building the engine")
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    check_gradients_together(engine)
     if config.compile:
-        engine.compile()
+        engine.compile(compile_kwargs={"options": compile_options()})
     state = {"step": 0, "applied": 0, "skipped": 0}
     if resume_from is not None:
         watch.at(0, "loading the checkpoint")
