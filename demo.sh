@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole line on simulated EEG: pack, pretrain, adapt, convert, score. Called by `make demo`.
+# The whole line on simulated EEG: pack, pretrain, adapt, score, convert. Called by `make demo`.
 # Everything goes into demo/; each step is skipped or continued where an earlier demo left it.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -29,11 +29,12 @@ step deepspeed --num_gpus "$RANKS" trainer/finetune_vc.py --deepspeed_config ds_
   --shards demo/shards_vc --init demo/runs/pretrain --run demo/runs/vc --global_batch 16 \
   --epochs 6 --workers 1 --log_every 20 2>&1 | quiet
 
-say "5/6  Convert the pretrained encoder to plain weights"
-step python trainer/convert.py demo/runs/pretrain --out demo/encoder.safetensors
-
-say "6/6  Score the pretrained model on subjects it never saw"
+say "5/6  Score the pretrained model on subjects it never saw"
 step python trainer/evaluate.py demo/runs/pretrain --shards demo/shards --out demo/report
+
+say "6/6  Convert the pretrained encoder to plain weights, its scores beside them"
+step python trainer/convert.py demo/runs/pretrain --out demo/encoder.safetensors \
+  --report demo/report/report.json
 
 say "Done in $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s. Look at:"
 find demo/report demo/runs/vc/adaptation -name '*.png' -o -name '*.md' | sort | sed 's/^/  /'
