@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from data.errors import InputError
+
 NO_SIGNAL = (  # noqa: SIM905
     ".vhdr .ahdr .vmrk .amrk .tsv .csv .json .txt .md .xml .html .pdf .rtf .lay .dap .rs3 .cef "
     ".ceo .dpa .dpo .hpi .pnt .log .21e .head .elc .elp .sfp .loc .locs .ced .bvef .csd .xyz "
@@ -31,6 +33,28 @@ def write_atomic(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def read_text(path: Path) -> str:
+    """Text that a recorder or a person wrote: UTF-8, else Latin-1, which older programs write."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def require_text_names(paths: Iterable[Path]) -> None:
+    """InputError for a path that is no UTF-8: neither a manifest nor a message could name it."""
+    for path in paths:
+        try:
+            str(path).encode("utf-8")
+        except UnicodeEncodeError:
+            shown = os.fsencode(path).decode("latin-1")
+            raise InputError(
+                f"{shown!r}: a name that is no UTF-8 (shown as Latin-1)",
+                "rename it, e.g. with `convmv -f latin1 -t utf8 --notest FILE`",
+            ) from None
 
 
 def hash_file(path: Path) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from data.diskspace import machine_trouble
 from data.errors import InputError
+from data.files import require_text_names
 from data.profiles import Profile
 from data.recordings import Recording
 from data.sources import Spec, WorkItem, list_items
@@ -24,6 +25,7 @@ def list_all(
     for number, spec in enumerate(specs):
         try:
             for item in list_items(spec, profile):
+                require_text_names(item.source_files())
                 if item.key in items:
                     raise InputError(
                         f"--source {spec}: {item.key} is named twice", "name each recording once"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import mne
@@ -11,6 +12,10 @@ from files import write_brainvision, write_edf
 from scipy.io import savemat
 
 from data.errors import InputError
+from data.listing import list_all
+from data.profiles import get_profile
+from data.sources import parse_spec
+from data.sources.channels_table import read_rows
 from data.sources.events import EventChoice, find_events
 from data.sources.opening import read_raw
 from data.spans import spans_of
@@ -170,3 +175,33 @@ def test_a_code_of_minus_99_beside_named_joins_is_an_event(tmp_path):
     raw = read_raw(tmp_path / "x.set")
     assert "-99" in raw.annotations.description
     assert len(spans_of(raw)) == 2
+
+
+def test_a_brainvision_header_in_latin_1_names_its_files(tmp_path):
+    """MNE cannot read the markers so, and the message says what to do."""
+    path = tmp_path / "Jörg.vhdr"
+    write_brainvision(path, NAMES, 0.5, 200, np.random.default_rng(0))
+    path.write_bytes((path.read_text() + "[Comment]\nMüller\n").encode("latin-1"))
+    assert read_raw(path).n_times == 6000
+    markers = path.with_suffix(".vmrk")
+    markers.write_bytes(markers.read_text().encode("latin-1"))
+    with pytest.raises(
+        InputError, match=r"Jörg\.vhdr: its header or markers are no UTF-8"
+    ) as caught:
+        read_raw(path)
+    assert "iconv" in caught.value.remedy
+
+
+def test_a_file_name_that_is_no_utf_8_is_refused_with_its_name(tmp_path):
+    edf(tmp_path / os.fsdecode(b"M\xfcller.edf"))
+    spec = parse_spec(f"raw:{tmp_path}/*.edf")
+    with pytest.raises(InputError, match="Müller") as caught:
+        list_all([spec], get_profile("default"), False)
+    assert "convmv" in str(caught.value)
+    str(caught.value).encode("utf-8")
+
+
+def test_a_channels_table_in_latin_1_keeps_its_units(tmp_path):
+    path = tmp_path / "x_channels.tsv"
+    path.write_bytes("name\ttype\tunits\nFp1\tEEG\tµV\n".encode("latin-1"))
+    assert read_rows(path)[0]["units"] == "µV"

@@ -8,6 +8,7 @@ none of a file's channels is refused, and one that names a part of them is remar
 from __future__ import annotations
 
 import csv
+import io
 import re
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ import mne
 
 from data.channel_names import match_names
 from data.errors import InputError
+from data.files import read_text
 
 BIDS_TYPES = {
     "EEG": "eeg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "ECG": "ecg", "EMG": "emg",
@@ -37,9 +39,8 @@ def channels_table_of(path: Path) -> Path | None:
 
 def read_rows(sidecar: Path) -> list[dict[str, str]]:
     """The rows of a table that have a name; InputError where it has no such column."""
-    with open(sidecar, encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        rows = list(reader)
+    reader = csv.DictReader(io.StringIO(read_text(sidecar), newline=""), delimiter="\t")
+    rows = list(reader)
     if rows and "name" not in (reader.fieldnames or ()):
         raise InputError(
             f"{sidecar}: no column is called name (its columns are "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import mne
 import mne_bids
 import numpy as np
 
+from data.files import read_text
 from data.recordings import Event
 from data.sources.discontinuities import clock_of
 from data.sources.event_times import outside
@@ -21,8 +23,8 @@ def rows_outside(sidecar: Path, raw: mne.io.BaseRaw, recording: Path) -> list[Ev
     them. Warns of rows without an onset or a name, which it leaves out."""
     with quiet():
         kept = mne_bids.read.events_file_to_annotation_kwargs(sidecar)
-    with open(sidecar, encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = sum(1 for row in csv.reader(file, delimiter="\t") if any(row)) - 1
+    table = csv.reader(io.StringIO(read_text(sidecar), newline=""), delimiter="\t")
+    rows = sum(1 for row in table if any(row)) - 1
     if rows > len(kept["onset"]):
         warnings.warn(
             f"rows of events.tsv without an onset or a name, left out: {rows - len(kept['onset'])}",

@@ -23,6 +23,7 @@ from pathlib import Path
 import mne
 
 from data.errors import InputError
+from data.files import require_text_names
 from data.profiles import Profile
 from data.recordings import Event, MegOptions, Recording, safe_name
 from data.sources import Spec
@@ -115,6 +116,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
         raise InputError(
             f"--source {spec}: {kind}", "check the path; quote it so that the shell leaves * alone"
         )
+    require_text_names(paths)
     for path in paths:
         check_own_signal(path)
     subjects, notes = name_subjects(paths, spec)

@@ -14,6 +14,7 @@ from pathlib import Path
 import mne
 
 from data.errors import InputError
+from data.files import read_text
 from data.sources.edf_header import read_edf_header
 
 REMEDY = "copy or download it again; a part of a recording would go unnoticed"
@@ -120,7 +121,7 @@ def _check_fif(path: Path) -> None:
 
 def _check_persyst(path: Path) -> None:
     """MNE counts the samples of Persyst's .dat by its size: a cut one passes for a short one."""
-    text = path.read_text("utf-8", errors="replace")
+    text = read_text(path)
     found = dict(re.findall(r"(?im)^\s*(File|DataType|WaveformCount)\s*=\s*(.+?)\s*$", text))
     values = {key.lower(): value for key, value in found.items()}
     width = {"0": 2, "7": 4}.get(values.get("datatype", ""))
@@ -169,7 +170,7 @@ def _check_brainvision(path: Path) -> None:
             "put the file beside the header; if there is none, take MarkerFile= out of the header",
         )
     if markers.is_file():
-        text = markers.read_text("utf-8", errors="replace")
+        text = read_text(markers)
         last = max(
             map(int, re.findall(r"^Mk\d+=[^,]*,[^,]*,(\d+),", text, re.MULTILINE)), default=0
         )
@@ -182,7 +183,7 @@ def _check_brainvision(path: Path) -> None:
 
 def _vhdr(path: Path) -> dict[str, str]:
     """The [Common Infos] and [Binary Infos] of a BrainVision header."""
-    text = path.read_text("utf-8", errors="replace").replace("\r", "")
+    text = read_text(path).replace("\r", "")
     parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
     parser.optionxform = str
     try:

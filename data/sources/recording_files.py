@@ -20,7 +20,7 @@ from pathlib import Path
 import mne
 
 from data.errors import InputError
-from data.files import holds_signal
+from data.files import holds_signal, read_text
 from data.sources.fif_parts import fif_parts, first_part
 from data.sources.integrity import _vhdr
 
@@ -169,7 +169,7 @@ def _named(path: Path) -> dict[str, Path]:
             signal = eeglab_signal(path)
             return {"EEG.data": signal} if signal else {}
         if suffix == ".lay":
-            text = path.read_text("utf-8", errors="replace")
+            text = read_text(path)
             match = re.search(r"^\s*File\s*=\s*(.+?)\s*$", text, re.MULTILINE | re.IGNORECASE)
             name = re.split(r"[\\/]", match[1])[-1] if match else path.with_suffix(".dat").name
             return {"File": path.parent / name}

@@ -43,6 +43,11 @@ def explain(path: Path, error: Exception) -> InputError:
             f"{path}: {KINDS[kind]}, no recording",
             "leave it out: make the pattern narrower, e.g. raw:.../*_raw.fif",
         )
+    if isinstance(error, UnicodeError) and path.suffix.lower() in (".vhdr", ".ahdr"):
+        return InputError(
+            f"{path}: its header or markers are no UTF-8, which MNE asks for ({said[:120]})",
+            "convert the two, which are text: iconv -f latin1 -t utf-8 OLD > NEW",
+        )
     if isinstance(error, UnicodeError):
         return InputError(
             f"{path}: text in it is not in the encoding that its format asks for ({said[:120]})",
