@@ -14,8 +14,8 @@ import torch
 from benchmarks.gpu_cases import EngineRun, Setting, plan_of, timed, usual_case
 from benchmarks.gpu_report import Report
 from benchmarks.gpu_step import rates
-from trainer.batches import to_device
 from trainer.largest import largest_micro_batch
+from trainer.masked.draw import to_device
 
 BATCHES = {"large": 64, "brain2image": 2048, "base": 128}
 LARGEST = "large"  # a search takes 20 to 30 s: one preset has time

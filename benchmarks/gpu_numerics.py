@@ -15,11 +15,11 @@ from torch.nn.attention import SDPBackend
 from benchmarks.gpu_attention import KERNELS, only
 from benchmarks.gpu_cases import EngineRun, Setting, in_fp32, plan_of, usual_case
 from benchmarks.gpu_report import Report
-from data.loader import Request
-from trainer.batches import to_device
-from trainer.feed import training_dataset
-from trainer.setup import Plan
-from trainer.start import initial_model
+from data.batches.local import Request
+from trainer.engine.feed import training_dataset
+from trainer.engine.plan import Plan
+from trainer.engine.start import initial_model
+from trainer.masked.draw import to_device
 
 POINTS = 12  # rows of the table of curves
 

@@ -20,15 +20,15 @@ import torch.nn.functional as F
 
 from benchmarks.gpu_cases import Case, EngineRun, Setting, plan_of, usual_case, wait_for
 from benchmarks.gpu_report import Report
-from data.loader import Request
+from data.batches.local import Request
 from model.attention import attention
 from model.autoencoder import MaskedVAE, take
 from model.blocks import Stack
 from model.losses import Losses, objective
 from model.noise import normal_noise
-from trainer.batches import to_device
-from trainer.feed import training_dataset
-from trainer.setup import Plan
+from trainer.engine.feed import training_dataset
+from trainer.engine.plan import Plan
+from trainer.masked.draw import to_device
 
 CHANNELS, SMALL_CHANNELS = (8, 16, 32, 64, 128), (4, 8)
 HELD_OUT = 0.1  # share of each shard's windows, at its end

@@ -16,13 +16,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 
+from data.batches.local import Part, WindowDataset, evenly_spaced
 from data.errors import run_command
-from data.loader import Part, WindowDataset, evenly_spaced
-from data.manifest import read_manifest
+from data.shards.manifest import read_manifest
 from model.interpolation import spline_fill
 from model.losses import pearson
-from trainer.batches import DrawMasks, hidden_mask, to_device
-from trainer.weights import load_model
+from trainer.checkpoints.weights import load_model
+from trainer.masked.draw import DrawMasks, hidden_mask, to_device
 
 BATCH = 16
 MASK_SEED = 20_000

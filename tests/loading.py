@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 
-from data.preprocess import make_windows
-from data.profiles import get_profile
+from data.signals.eeg import make_windows
+from data.signals.profiles import get_profile
 from data.sources import list_items, parse_spec
 
 DEFAULT = get_profile("default")

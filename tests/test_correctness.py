@@ -15,17 +15,17 @@ import pytest
 from files import write_brainvision, write_edf
 from scipy.signal import firwin, freqz, resample_poly
 
-import data.filtering
-import data.reading
-from data.filtering import BandPass
-from data.preprocess import make_windows
-from data.profiles import get_profile
-from data.reading import SpanReader
-from data.recordings import Event, Recording
+import data.signals.filtering
+import data.signals.reading
 from data.scratch import scratch_array
+from data.signals.eeg import make_windows
+from data.signals.filtering import BandPass
+from data.signals.profiles import get_profile
+from data.signals.reading import SpanReader
+from data.signals.recording import Event, Recording
+from data.signals.spans import spans_of
 from data.sources import list_items, parse_spec
-from data.sources.opening import read_raw
-from data.spans import spans_of
+from data.sources.formats.opening import read_raw
 
 DEFAULT = get_profile("default")
 BRAIN2IMAGE = get_profile("brain2image")
@@ -338,7 +338,7 @@ def test_planted_faults_are_named_in_the_record():
 PEAK = """
 import re, sys, threading
 import data.scratch, data.preprocess
-from data.profiles import get_profile
+from data.signals.profiles import get_profile
 from data.sources import list_items, parse_spec
 data.scratch.IN_MEMORY_BYTES = 4_000_000
 profile = get_profile("default")

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Protocol
 
 from data.errors import InputError, did_you_mean
-from data.profiles import Profile
-from data.recordings import MegOptions, Recording
+from data.signals.profiles import Profile
+from data.signals.recording import MegOptions, Recording
 from data.sources.kinds import CHOSEN_BY_SUBJECT, COMMON, KINDS, PAIRED
-from data.sources.labelled import label_items
-from data.sources.selection import select_subjects
+from data.sources.labels.choose import label_items
+from data.subjects.selection import select_subjects
 
 SPLITS = ("auto", "train", "val", "test")
 

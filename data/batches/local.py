@@ -1,0 +1,227 @@
+"""Shards -> batches, read by offset from local files.
+
+Reading by offset copies each window once, out of the page cache; `benchmarks/loader.py` measures it
+against `wds.WebDataset` over the same shards. The order comes from data/batches/order.py, so worker
+processes and prefetching change nothing but speed: the main process hands out requests in order,
+and results come back in order. A batch is a list of dense parts (dicts of tensors), nearly always
+one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.batches.order import Stream, locate
+from data.shards.manifest import Manifest, ShardEntry
+from data.shards.readers import Readers
+from data.workers import leave_with_parent
+
+Part = dict[str, torch.Tensor]
+Transform = Callable[[Part], Part]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One micro-batch: places in the stream and the sample numbers there, int64 `[B]` each."""
+
+    positions: np.ndarray
+    numbers: np.ndarray
+
+
+class WindowDataset(Dataset):
+    """Turns a `Request` into parts. Readers open on first use, in whichever process asks.
+
+    A part: eeg float16 `[b, C, T]` (robust units), positions_m float32 `[C, 3]`, position int64
+    `[b]` (place in the stream), dataset int64 `[b]` (index into `dataset_names`), number int64
+    `[b]`; and what `transform` adds. One part for each montage and length in the request, in a
+    fixed order.
+    """
+
+    def __init__(
+        self, manifest: Manifest, shards: Sequence[ShardEntry], transform: Transform | None = None
+    ):
+        self.manifest, self.shards, self.transform = manifest, tuple(shards), transform
+        self.starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
+        self.dataset_names = sorted({shard.dataset for shard in self.shards})
+        self._dataset_of = _numbered(shard.dataset for shard in self.shards)
+        self._shape_of = _numbered((shard.montage, shard.window_samples) for shard in self.shards)
+        self.readers = Readers(manifest, self.shards)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def meta(self, number: int) -> dict:
+        """The JSON of a sample."""
+        shard, index = locate(self.starts, np.array([number]))
+        return self.readers[int(shard[0])].meta(int(index[0]))
+
+    def name(self, number: int) -> tuple[ShardEntry, str]:
+        """The shard and the key of a sample."""
+        shard, index = (int(x[0]) for x in locate(self.starts, np.array([number])))
+        return self.shards[shard], self.readers[shard].key(index)
+
+    def __getitem__(self, request: Request) -> list[Part]:
+        owners, indices = locate(self.starts, request.numbers)
+        shapes = self._shape_of[owners]
+        # In the order in which they first appear: nearly always there is one.
+        _, firsts = np.unique(shapes, return_index=True)
+        groups = (np.flatnonzero(shapes == shapes[first]) for first in np.sort(firsts))
+        return [self._part(request, rows, owners, indices) for rows in groups]
+
+    def _part(self, request, rows, owners, indices) -> Part:
+        first = self.shards[owners[rows[0]]]
+        eeg = np.empty((len(rows), first.channels, first.window_samples), dtype=np.float16)
+        mine = owners[rows]
+        signals = {}
+        for owner in set(mine.tolist()):
+            reader = self.readers[owner]
+            reader.check_unchanged()
+            signals[owner] = reader.signals
+        places = zip(mine.tolist(), indices[rows].tolist(), strict=True)
+        for out, (owner, index) in enumerate(places):
+            eeg[out] = signals[owner][index]
+        part = {
+            "eeg": torch.from_numpy(eeg),
+            "positions_m": torch.from_numpy(self.manifest.montages[first.montage].positions_m),
+            "position": torch.from_numpy(request.positions[rows].astype(np.int64)),
+            "number": torch.from_numpy(request.numbers[rows].astype(np.int64)),
+            "dataset": torch.from_numpy(self._dataset_of[mine]),
+        }
+        return self.transform(part) if self.transform else part
+
+
+def _numbered(values: Iterable) -> np.ndarray:
+    """int64 `[n]`: the place of each value among the sorted different ones."""
+    values = list(values)
+    places = {value: number for number, value in enumerate(sorted(set(values)))}
+    return np.array([places[value] for value in values], dtype=np.int64)
+
+
+class TrainingRequests(Sampler):
+    """The requests of one rank from `consumed` on, for `steps` steps of `accumulation` each."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        rank: int,
+        world: int,
+        micro: int,
+        accumulation: int,
+        consumed: int,
+        steps: int,
+    ):
+        if micro * accumulation * world != stream.global_batch or consumed % stream.global_batch:
+            raise ValueError(
+                f"{micro} x {accumulation} x {world} ranks, consumed {consumed}: "
+                f"not batches of {stream.global_batch}"
+            )
+        self.stream, self.rank, self.world = stream, rank, world
+        self.micro, self.accumulation = micro, accumulation
+        self.consumed, self.steps = consumed, steps
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulation
+
+    def __iter__(self) -> Iterator[Request]:
+        for step in range(self.steps):
+            consumed = self.consumed + step * self.stream.global_batch
+            for index in range(self.accumulation):
+                yield Request(
+                    *self.stream.micro_batch(consumed, self.rank, self.world, self.micro, index)
+                )
+
+
+def training_loader(
+    dataset: WindowDataset, requests: TrainingRequests, workers: int, pin_memory: bool
+) -> Iterator[list[Part]]:
+    """Batches in the requests' order, whatever the number of workers (0: in this process)."""
+    if not workers and not pin_memory:
+        # DataLoader's own bookkeeping takes 7 % of the time of a batch.
+        return (dataset[request] for request in requests)
+    return iter(_data_loader(dataset, requests, workers, pin_memory))
+
+
+def _data_loader(dataset, requests, workers: int, pin_memory: bool) -> DataLoader:
+    return DataLoader(
+        dataset,
+        sampler=requests,
+        batch_size=None,
+        collate_fn=_as_they_are,
+        num_workers=workers,
+        multiprocessing_context=worker_context(workers),
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=start_worker if workers else None,
+    )
+
+
+def _as_they_are(parts: list[Part]) -> list[Part]:
+    """Tensors they are already: torch would look at each again."""
+    return parts
+
+
+def worker_context(workers: int):
+    """How a DataLoader is to start its workers: from a fork server, which takes three seconds.
+
+    A plain fork copies the locks that other threads hold at that moment. With gloo's threads one
+    start in some hundreds hung for good (python/cpython#84559).
+    """
+    if not workers:
+        return None
+    _kill_at_exit()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
+    return context
+
+
+@functools.cache
+def _kill_at_exit() -> None:
+    """Kill workers that outlive the main process's last line, where Python would wait for them.
+
+    They are ended with their iterator; one that is still referred to then is never asked to, and
+    workers shielded from a scheduler's signals cannot be terminated. Runs after torch's own attempt
+    and before Python's wait, since exit functions run last in, first out.
+    """
+    atexit.register(_kill_children)
+
+
+def _kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def start_worker(worker: int) -> None:
+    """What a worker of `worker_context` does first."""
+    # torch's own watch looks at the parent process, which is the fork server here.
+    leave_with_parent()
+    # Copying and mask drawing gain nothing from more; 8 ranks x workers x cores threads do harm.
+    torch.set_num_threads(1)
+
+
+def evenly_spaced(dataset: WindowDataset, count: int, batch: int) -> list[Request]:
+    """Requests for `count` samples spread evenly over the split, dense and in manifest order.
+
+    Positions are the sample numbers, so that whatever is keyed by position (masks) is fixed.
+    """
+    total = len(dataset)
+    numbers = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+    owners, _ = locate(dataset.starts, numbers)
+    shapes: dict[tuple[str, int], list[int]] = {}
+    for number, owner in zip(numbers.tolist(), owners.tolist(), strict=True):
+        shard = dataset.shards[owner]
+        shapes.setdefault((shard.montage, shard.window_samples), []).append(number)
+    requests = []
+    for same in shapes.values():
+        for start in range(0, len(same), batch):
+            chosen = np.array(same[start : start + batch])
+            requests.append(Request(chosen, chosen))
+    return requests
