@@ -1,7 +1,8 @@
 """The presets as the GPU benchmark runs them, and the training step from the trainer's parts.
 
-`EngineRun.step` does what trainer/engine/loop.py does between two log lines, with the same functions and
-the same loader; the loop itself also validates, draws and saves, which has no place in a step time.
+`EngineRun.step` does what trainer/engine/loop.py does between two log lines, with the same
+functions and the same loader; the loop itself also validates, draws and saves, which has no place
+in a step time.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ from data.packing.same_signal import check_same_signal
 from data.shards.manifest import MANIFEST, SPLITS, Manifest, read_manifest, write_manifest
 from data.shards.summary import SCALE_TEXTS, summarise
 from data.signals.profiles import Profile, get_profile
-from data.sources import parse_spec
+from data.sources.spec import parse_spec
 from data.subjects.split import FRACTIONS, Wish, assign_splits
 
 PACKING = ".packing"

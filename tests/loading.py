@@ -7,7 +7,7 @@ import pickle
 
 from data.signals.eeg import make_windows
 from data.signals.profiles import get_profile
-from data.sources import list_items, parse_spec
+from data.sources.spec import list_items, parse_spec
 
 DEFAULT = get_profile("default")
 

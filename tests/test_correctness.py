@@ -24,8 +24,8 @@ from data.signals.profiles import get_profile
 from data.signals.reading import SpanReader
 from data.signals.recording import Event, Recording
 from data.signals.spans import spans_of
-from data.sources import list_items, parse_spec
 from data.sources.formats.opening import read_raw
+from data.sources.spec import list_items, parse_spec
 
 DEFAULT = get_profile("default")
 BRAIN2IMAGE = get_profile("brain2image")
@@ -339,7 +339,7 @@ PEAK = """
 import re, sys, threading
 import data.scratch, data.preprocess
 from data.signals.profiles import get_profile
-from data.sources import list_items, parse_spec
+from data.sources.spec import list_items, parse_spec
 data.scratch.IN_MEMORY_BYTES = 4_000_000
 profile = get_profile("default")
 [item] = list_items(parse_spec("raw:" + sys.argv[1]), profile)

@@ -20,9 +20,9 @@ from data.errors import InputError
 from data.pack import main as pack
 from data.shards.manifest import read_manifest
 from data.shards.tars import ShardReader
-from data.sources import KINDS, parse_spec
 from data.sources.labels.choose import label_in
 from data.sources.labels.tables import read_label_table
+from data.sources.spec import KINDS, parse_spec
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "O1", "O2"]
 

@@ -16,10 +16,11 @@ from data.signals.eeg import make_windows, source_hashes
 from data.signals.profiles import get_profile
 from data.signals.recording import Recording
 from data.signals.spans import spans_of
-from data.sources import from_moabb, list_items, parse_spec
+from data.sources import from_moabb
 from data.sources.formats import moabb_skips, offline
 from data.sources.formats.moabb_skips import mark_skips
 from data.sources.from_moabb import MoabbItem
+from data.sources.spec import list_items, parse_spec
 
 CHANNELS = ["Fz", "C3", "Cz", "C4", "Pz", "O1", "Oz", "O2"]
 SFREQ = 250.0

@@ -16,8 +16,8 @@ from data.packing.listing import list_all
 from data.signals.eeg import make_windows, prepare
 from data.signals.profiles import get_profile
 from data.signals.recording import Recording
-from data.sources import list_items, parse_spec
 from data.sources.formats.opening import read_raw
+from data.sources.spec import list_items, parse_spec
 from data.subjects.split import Wish, assign_splits
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
@@ -198,7 +198,7 @@ def test_trouble_while_listing_is_one_message(monkeypatch):
     def fails(*_):
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr("data.packing.listing.list_items", fails)
+    monkeypatch.setattr("data.packing.items.listing.list_items", fails)
     with pytest.raises(InputError, match=r"the machine failed, not the recordings: .*Stale"):
         list_all([parse_spec("simulated")], PROFILE, default=False)
 

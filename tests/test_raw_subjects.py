@@ -10,7 +10,7 @@ from loading import items_of
 from data.errors import InputError
 from data.packing.listing import list_all
 from data.signals.profiles import get_profile
-from data.sources import parse_spec
+from data.sources.spec import parse_spec
 
 
 def touched(folder: Path, *names: str) -> Path:

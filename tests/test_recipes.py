@@ -15,7 +15,7 @@ from data.errors import InputError
 from data.pack import main as pack_main
 from data.packing.recipe import ORIGINAL, Recipe, read_recipe, withhold
 from data.shards.manifest import MANIFEST, read_manifest
-from data.sources import parse_spec
+from data.sources.spec import parse_spec
 from data.subjects.benchmarks import benchmark_names
 from data.subjects.people import SAME_NUMBERS, SHARED_UNNUMBERED, People, plain_dataset
 from data.subjects.reserved import Reservation, parse_entry, read_reservation, refuse_reserved

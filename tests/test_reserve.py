@@ -16,7 +16,7 @@ from data.errors import InputError
 from data.pack import main as pack_main
 from data.packing.options import parse_arguments, resolve
 from data.packing.recipe import ORIGINAL, Recipe, read_recipe, withhold
-from data.packing.remaining import people_in, remaining
+from data.remaining import people_in, remaining
 from data.shards.manifest import MANIFEST, read_manifest
 from data.subjects.benchmarks import (
     FOLDER,

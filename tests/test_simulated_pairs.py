@@ -16,7 +16,7 @@ from data.signals.eeg_meg import make_windows
 from data.signals.profiles import get_profile
 from data.simulate.eeg_meg import World, _smoothed, head, oracle_of, population, simulate, states
 from data.simulate.head import sphere
-from data.sources import list_items, parse_spec
+from data.sources.spec import list_items, parse_spec
 
 EEG2MEG = get_profile("eeg2meg")
 

@@ -14,8 +14,8 @@ from loading import DEFAULT, items_of, loaded
 
 from data.errors import InputError
 from data.signals.profiles import get_profile
-from data.sources import KINDS, help_text, parse_spec
 from data.sources.formats.opening import read_raw
+from data.sources.spec import KINDS, help_text, parse_spec
 from data.subjects.selection import describe_subjects, select_subjects
 
 BRAIN2IMAGE = get_profile("brain2image")

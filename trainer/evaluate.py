@@ -61,9 +61,10 @@ def evaluate(
     """(the report, the comparison it was made from).
 
     kinds, mask_ratio: None takes the model's own. trained_on: as a run records it
-    (trainer/checkpoints/trained_on.py); people and recordings that are in it are named in the report. weights: the
-    run folder or file beside which the fitted Gaussian is kept (None: nowhere). InputError:
-    rates differ, the split is empty, a kind of mask that the model cannot take.
+    (trainer/checkpoints/trained_on.py); people and recordings that are in it are named in the
+    report. weights: the run folder or file beside which the fitted Gaussian is kept (None:
+    nowhere). InputError: rates differ, the split is empty, a kind of mask that the model cannot
+    take.
     """
     config, device = model.config, torch.device(device)
     kinds = kinds_for(config, kinds)

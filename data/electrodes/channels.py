@@ -1,10 +1,10 @@
 """Which channels of a recording are EEG, and where on the head they sit.
 
 A channel is used if it is typed EEG, is not named like something else, and has a position: the
-recording's own if it holds plausible ones, brought into the head frame (data/electrodes/frames.py), else by
-name from a built-in montage (the 10-05 system unless told). Template positions are about 1 cm off
-on a real head; that is the price of using the many files that carry names alone. Channels are never
-guessed by order.
+recording's own if it holds plausible ones, brought into the head frame (data/electrodes/frames.py),
+else by name from a built-in montage (the 10-05 system unless told). Template positions are about 1
+cm off on a real head; that is the price of using the many files that carry names alone. Channels
+are never guessed by order.
 
 At least half of the channels that seem to be EEG must have a place: where a handful of other names
 happen to be electrodes of the 10-05 system too, the file needs another montage. An electrode that

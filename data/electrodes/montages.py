@@ -1,7 +1,8 @@
 """Electrodes' places by name: MNE's built-in montages, and files of positions.
 
-Names are compared by `name_key` (data/electrodes/channel_names.py), so older and other spellings are found.
-Places are in metres in MNE's head frame; those of files are brought into it (data/electrodes/frames.py).
+Names are compared by `name_key` (data/electrodes/channel_names.py), so older and other spellings
+are found. Places are in metres in MNE's head frame; those of files are brought into it
+(data/electrodes/frames.py).
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from data.packing.recipe import Recipe
 from data.shards.manifest import Manifest, read_manifest
 from data.shards.tars import ShardReader
 from data.signals.profiles import Profile
-from data.sources import Spec, WorkItem, parse_spec
 from data.sources.kinds import FROM_FILES, PATH_OPTIONS
+from data.sources.spec import Spec, WorkItem, parse_spec
 
 SHOWN = 10
 OTHER = "other content than was packed"

@@ -16,7 +16,7 @@ from data.files import dump_json
 from data.packing.listing import name_of
 from data.packing.parts import incomplete
 from data.signals.profiles import Profile
-from data.sources import WorkItem
+from data.sources.spec import WorkItem
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def code_version() -> str:
     """Hash of this package's code and of the libraries that touch signals: windows that another
     version left behind are not mixed with this one's."""
     digest = hashlib.sha256()
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     for library in ("mne", "moabb", "numpy", "scipy"):

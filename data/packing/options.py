@@ -10,8 +10,8 @@ from pathlib import Path
 from data.errors import InputError
 from data.packing.recipe import ORIGINAL, Recipe, check, read_recipe
 from data.signals.profiles import PROFILES, SCALES
-from data.sources import parse_spec
 from data.sources.kinds import KINDS, PAIRED
+from data.sources.spec import parse_spec
 from data.subjects.benchmarks import benchmark_names
 
 DEFAULT_OUT = Path("shards/pretrain")

@@ -7,7 +7,8 @@ scale: recording                                     # or session: one for all o
 seed: 0
 shard_mb: 256
 reserve: [neuralbench, "Cho2017,subjects=1-9"]       # kept for evaluation: lists of data/reserve,
-                                                     # or datasets by hand (data/subjects/reserved.py)
+                                                     # or datasets by hand
+                                                     # (data/subjects/reserved.py)
 exclude: ["Cho2017,subjects=32+46+49"]               # left out of everything
 same_people: [[MyStudy_rest, MyStudy_task]]          # subject n of one is subject n of the other
 weights: {PhysionetMI: 2, AlexMI: 0.5}               # sampling weights, noted in the manifest
@@ -24,7 +25,7 @@ from pathlib import Path
 import yaml
 
 from data.errors import InputError, did_you_mean
-from data.sources import WorkItem
+from data.sources.spec import WorkItem
 from data.subjects.moabb_names import class_names
 from data.subjects.people import People, plain_dataset
 from data.subjects.reserved import (
@@ -37,7 +38,7 @@ from data.subjects.reserved import (
 )
 from data.subjects.split import Wish
 
-ORIGINAL = Path(__file__).parent / "recipes" / "original.yaml"
+ORIGINAL = Path(__file__).parents[1] / "recipes" / "original.yaml"
 LARGEST_SEED = 2**31
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from data.errors import InputError
 from data.files import hash_once
-from data.sources import WorkItem
 from data.sources.formats.recording_files import signals_of
+from data.sources.spec import WorkItem
 from data.subjects.people import People
 
 LEAST_BYTES = 256

@@ -4,7 +4,8 @@ Every operation before the scale is linear and the same for all channels, so fil
 referencing later gives the same signal as the usual order, and lets bad channels be found on the
 filtered signal. The source is read once, in blocks; what is kept of it is the filtered signal at
 the profile's rate, in memory while small and else in a file (data/scratch.py), so that a worker's
-memory does not grow with the recording (but for the rare files of `data.signals.reading.in_one_piece`).
+memory does not grow with the recording (but for the rare files of
+`data.signals.reading.in_one_piece`).
 
 Windows never cross the edge of a recording, a gap, or what an annotation marks as BAD.
 """

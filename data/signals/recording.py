@@ -1,8 +1,8 @@
 """What a source hands to preprocessing, and what preprocessing hands to the packer.
 
 Plain containers between the modules that read files (data/sources/), the one that treats signals
-(data/signals/eeg.py) and the one that writes shards (data/pack.py). A source reads and describes; it
-never filters, references or scales, so that every source gets the same treatment.
+(data/signals/eeg.py) and the one that writes shards (data/pack.py). A source reads and describes;
+it never filters, references or scales, so that every source gets the same treatment.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class Recording:
     """What the source assumed or mended; JSON-able, copied into the manifest's record."""
     remarks: list[str] = field(default_factory=list)
     """Sentences for people on the same, readers' warnings among them: kept in the manifest's record
-    and printed at the end of packing (data/shards/remarks.py). Files are named without their folders."""
+    and printed at the end of packing (data/shards/remarks.py). Files are named without their
+    folders."""
 
     @property
     def id(self) -> str:
@@ -103,14 +104,15 @@ class Windows:
     positions_m: np.ndarray
     """float64 `[C, 3]`, metres, MNE's head frame."""
     info: dict
-    """The recording's record in the manifest; keys are listed at `data.signals.eeg.make_windows`."""
+    """The recording's record in the manifest; keys are listed at `data.signals.eeg.make_windows`.
+    """
     meg: np.ndarray | None = None
     """Paired recordings: float16 `[n, Ct, T]`, in units of `info["meg_scale"]` (tesla for "mag",
     tesla/metre for "grad")."""
     sensors: MegSensors | None = None
     amplitudes: dict | None = None
-    """With a scale by session: what that is made of (data/signals/session_scale.py); `data` is unclipped
-    then, in units of the recording's own scale."""
+    """With a scale by session: what that is made of (data/signals/session_scale.py); `data` is
+    unclipped then, in units of the recording's own scale."""
 
     def __post_init__(self):
         if self.meg is not None and self.meg.shape[::2] != self.data.shape[::2]:
@@ -122,8 +124,8 @@ class Windows:
 
 
 def make_windows(recording: Recording, profile: Profile) -> Windows:
-    """`data.signals.eeg.make_windows` (of a profile with MEG: `data.signals.eeg_meg.make_windows`), imported
-    when called: MNE takes a second to import."""
+    """`data.signals.eeg.make_windows` (of a profile with MEG: `data.signals.eeg_meg.make_windows`),
+    imported when called: MNE takes a second to import."""
     if profile.meg:
         from data.signals.eeg_meg import make_windows as implementation
     else:

@@ -1,7 +1,7 @@
 """Electrodes and the 306 sensors of a Vectorview helmet around one head, and dipoles seen by them.
 
-The sensors' places are those of a real system (data/simulate/vectorview306.csv names its source); head and
-brain are the spheres of data/simulate/head.py.
+The sensors' places are those of a real system (data/simulate/vectorview306.csv names its source);
+head and brain are the spheres of data/simulate/head.py.
 """
 
 from __future__ import annotations

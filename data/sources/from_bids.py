@@ -23,7 +23,6 @@ import mne_bids
 from data.errors import InputError
 from data.signals.profiles import Profile
 from data.signals.recording import Event, MegOptions, Recording, safe_name
-from data.sources import Spec
 from data.sources.bids.channels_table import (
     apply_types_and_bads,
     read_rows,
@@ -42,6 +41,7 @@ from data.sources.formats.recording_files import (
     montage_files,
     with_opened,
 )
+from data.sources.spec import Spec
 from data.subjects.moabb_names import quiet
 from data.subjects.selection import file_signature, select_subjects
 

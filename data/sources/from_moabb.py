@@ -27,7 +27,6 @@ from data.diskspace import disk_full, is_full, is_machine_trouble
 from data.errors import InputError
 from data.signals.profiles import Profile
 from data.signals.recording import Event, Recording, safe_name
-from data.sources import Spec
 from data.sources.formats.moabb_skips import mark_skips
 from data.sources.formats.offline import (
     NotOnDisk,
@@ -38,6 +37,7 @@ from data.sources.formats.offline import (
     subject_files,
 )
 from data.sources.formats.recording_files import montage_files
+from data.sources.spec import Spec
 from data.subjects.moabb_names import find_class, quiet
 from data.subjects.selection import describe_subjects, file_signature, select_subjects
 

@@ -26,7 +26,6 @@ from data.errors import InputError
 from data.files import require_text_names
 from data.signals.profiles import Profile
 from data.signals.recording import Event, MegOptions, Recording, safe_name
-from data.sources import Spec
 from data.sources.bids.channels_table import channels_table_of
 from data.sources.events.moments import EventChoice, find_events
 from data.sources.events.times import annotations_outside
@@ -39,6 +38,7 @@ from data.sources.formats.recording_files import (
     with_opened,
 )
 from data.sources.raw_subjects import entity, name_subjects
+from data.sources.spec import Spec
 from data.subjects.selection import file_signature
 
 

@@ -49,7 +49,7 @@ LARGEST = {"subjects": 10_000, "minutes": 600.0, "seed": 2**31}
 
 @dataclass(frozen=True)
 class SimulatedItem:
-    """One simulated person's recording; see `data.sources.WorkItem`."""
+    """One simulated person's recording; see `data.sources.spec.WorkItem`."""
 
     montage: str
     number: int

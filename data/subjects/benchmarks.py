@@ -21,7 +21,7 @@ import yaml
 from data.errors import InputError, did_you_mean
 from data.subjects.people import plain_dataset
 
-FOLDER = Path(__file__).parent / "reserve"
+FOLDER = Path(__file__).parents[1] / "reserve"
 NAMES = "names"
 VERSION = re.compile(r"[-_ .]v?\d+(\.\d+)+$", re.IGNORECASE)
 FIELDS = {"dataset", "called", "task", "subjects", "unconfirmed", "note"}

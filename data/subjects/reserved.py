@@ -1,8 +1,8 @@
 """Subjects and datasets kept for evaluation: they never enter what an encoder is trained on.
 
 A reservation is a list of names, e.g. `BNCI2014_001` (all of it), `PhysionetMI,subjects=90-109`,
-or `neuralbench`, which stands for every dataset of that list (data/subjects/benchmarks.py). It is kept
-twice: the packer leaves reserved recordings out and writes the list into the manifest, and a
+or `neuralbench`, which stands for every dataset of that list (data/subjects/benchmarks.py). It is
+kept twice: the packer leaves reserved recordings out and writes the list into the manifest, and a
 trainer refuses a folder that breaks a list, its own or another's. A person reserved in one dataset
 is reserved in every dataset that the same persons are known to appear in.
 """

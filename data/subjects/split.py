@@ -1,9 +1,9 @@
 """Which subjects train, validate and test: whole subjects, decided by a hash.
 
 Subjects of a dataset are ordered by SHA-256 of (seed, dataset, subject), and the first are held
-out; datasets that share persons (data/subjects/people.py) count as one. So the split depends on names and
-the seed alone; the price is that a subject added later can move one other across a rounding step,
-which is why the manifest records the result.
+out; datasets that share persons (data/subjects/people.py) count as one. So the split depends on
+names and the seed alone; the price is that a subject added later can move one other across a
+rounding step, which is why the manifest records the result.
 """
 
 from __future__ import annotations

@@ -149,8 +149,8 @@ def load(engine, run: Path, tag: str, marker: dict, ranks: Ranks) -> dict:
     """Load a complete checkpoint into the engine; returns its state.
 
     Each rank holds a part of the optimizer: with another number of ranks than wrote it, it is
-    converted first (trainer/checkpoints/universal.py). Of the optimizer only moments and step counts are the
-    checkpoint's: decay, betas and gradient clipping stay as this run has set them.
+    converted first (trainer/checkpoints/universal.py). Of the optimizer only moments and step
+    counts are the checkpoint's: decay, betas and gradient clipping stay as this run has set them.
     """
     folder = checkpoint_folder(run)
     optimizer = engine.basic_optimizer

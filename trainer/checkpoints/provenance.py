@@ -12,7 +12,7 @@ from pathlib import Path
 from data.files import write_atomic
 from data.shards.manifest import Manifest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "torch", "deepspeed", "transformers", "accelerate", "numpy", "scipy", "mne", "webdataset",
     "flash-attn",

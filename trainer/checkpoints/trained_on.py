@@ -1,8 +1,8 @@
 """Whom and what a model was trained on, and whether it is scored on any of it.
 
 A model says it in its `trained_on`: the people by name, their recordings by content
-(data/subjects/digests.py). So a person is found under another dataset's name where it is known to be the
-same, and a recording under any name.
+(data/subjects/digests.py). So a person is found under another dataset's name where it is known to
+be the same, and a recording under any name.
 """
 
 from __future__ import annotations

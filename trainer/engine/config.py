@@ -35,7 +35,8 @@ class RunConfig:
     shards: str = option("shards/pretrain", "folder that data/pack.py wrote")
     shard_url: str | None = option(
         None,
-        "stream shards from this template of a URL or pipe, with {file}; see data/batches/streamed.py",
+        "stream shards from this template of a URL or pipe, with {file}; see "
+        "data/batches/streamed.py",
     )
     reserve: str | None = option(
         None,

@@ -2,8 +2,9 @@
 
 Loader processes look for NaN and infinity in every window (0.06 ms a MB of float16 on one core) and
 hand errors on as items. So each rank knows on its CPU, before the step, whether it can be trained;
-the ranks agree in the all-reduce that they make after every step anyway (trainer/ranks/stopping.py), and
-a step that is bad on one is left out by all. The price is one step's batch more in host memory.
+the ranks agree in the all-reduce that they make after every step anyway
+(trainer/ranks/stopping.py), and a step that is bad on one is left out by all. The price is one
+step's batch more in host memory.
 """
 
 from __future__ import annotations

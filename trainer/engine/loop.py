@@ -35,8 +35,8 @@ from trainer.ranks.watch import Watch
 
 def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, dict] | None) -> str:
     """Train `model` to `plan.config.last_step`, from the given checkpoint or from its present
-    weights. Returns "" when it got there, else what asked it to stop before (trainer/ranks/stopping.py);
-    it has then saved."""
+    weights. Returns "" when it got there, else what asked it to stop before
+    (trainer/ranks/stopping.py); it has then saved."""
     config = plan.config
     watch = Watch(ranks, config.timeout_s)
 

@@ -40,7 +40,9 @@ class Plan:
     flops_per_sample: float
     tokens_per_sample: float
     inherited: dict
-    """What the weights of `--init` were trained on (trainer/checkpoints/trained_on.py); empty without."""
+    """What the weights of `--init` were trained on (trainer/checkpoints/trained_on.py); empty
+    without.
+    """
 
     @property
     def run(self) -> Path:

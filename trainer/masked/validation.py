@@ -62,8 +62,8 @@ class Validation:
 
     def run(self, model: MaskedVAE, seed: int) -> dict[str, float]:
         """Error and r, r by dataset, r with the latents of another window, and how the latents vary
-        over windows (trainer/masked/latent_spread.py); the first call adds r of the baselines on the same
-        masks."""
+        over windows (trainer/masked/latent_spread.py); the first call adds r of the baselines on
+        the same masks."""
         training = model.training
         model.eval()
         device = self.ranks.device

@@ -5,8 +5,9 @@ they kill. Or by the death of the launcher that started the ranks, after which n
 or stop them. The ranks agree after every step, by one all-reduce of two integers, so all of them
 leave after the same step; the first rank looks for the file at most once a second. That took 0.4 ms
 a step for 2 gloo ranks on 2 busy cores, 4 ms for 8 on the same 2. The same all-reduce tells all of
-trouble that one rank has with its next step's data (trainer/engine/feed.py). It goes between the hosts,
-over gloo, also where gradients go over NCCL: so no host waits for its GPU to finish the step.
+trouble that one rank has with its next step's data (trainer/engine/feed.py). It goes between the
+hosts, over gloo, also where gradients go over NCCL: so no host waits for its GPU to finish the
+step.
 
 Signals must reach a rank to count. DeepSpeed's launcher hands SIGTERM on, then kills after 30 s;
 SIGUSR1 ends the launcher itself and leaves the ranks running. So batch scripts make the file:

@@ -77,7 +77,8 @@ def closed_forms(
 ) -> ClosedForms:
     """Fit or find what has to be, and choose on validation people what has to be chosen.
 
-    scored: the split that will be. weights: where the Gaussian is kept beside (trainer/scoring/gauss.py).
+    scored: the split that will be. weights: where the Gaussian is kept beside
+    (trainer/scoring/gauss.py).
     """
     gauss = gauss_for(manifest, weights)
     fitted = {"gauss": gauss.fill()} if gauss else {}

@@ -2,7 +2,8 @@
 
 The one loop behind the report, and behind the before-and-after of fine-tuning. Every method gets
 the same windows and masks, is handed windows whose hidden samples are zeroed (so that none can
-look), and is scored by `trainer.scoring.scores`. Scores are kept for each window and averaged later.
+look), and is scored by `trainer.scoring.scores`. Scores are kept for each window and averaged
+later.
 """
 
 from __future__ import annotations

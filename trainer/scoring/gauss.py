@@ -44,7 +44,7 @@ class FittedGauss:
     manifest_sha256: str
 
     def fill(self):
-        """The kernel as a fill (trainer/scoring/baselines.py): computed in fp32, returned in fp64."""
+        """The kernel as a fill (trainer/scoring/baselines.py): fp32 arithmetic, an fp64 result."""
         gauss = GaussFill(self.kernel)
 
         def filled(eeg, positions_m, hidden):

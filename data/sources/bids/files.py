@@ -9,8 +9,8 @@ from pathlib import Path
 import mne_bids
 
 from data.errors import InputError
-from data.sources import Spec
 from data.sources.formats.recording_files import is_part_of_another
+from data.sources.spec import Spec
 from data.subjects.moabb_names import quiet
 
 FORMATS = (".vhdr", ".edf", ".bdf", ".set", ".fif")

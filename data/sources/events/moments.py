@@ -19,8 +19,8 @@ import numpy as np
 from data.electrodes.channel_names import match_names
 from data.errors import InputError
 from data.signals.recording import Event
-from data.sources import Spec
 from data.sources.events.times import Times, annotated, coded, stimulus_channels
+from data.sources.spec import Spec
 
 ANNOTATIONS = "annotations"
 SHOWN = 20

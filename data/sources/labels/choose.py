@@ -23,7 +23,7 @@ from data.signals.recording import Recording
 from data.sources.labels.tables import LabelTable, read_label_table, shown
 
 if TYPE_CHECKING:
-    from data.sources import Spec, WorkItem
+    from data.sources.spec import Spec, WorkItem
 
 ONE_FILE = ("raw", "bids")
 """Kinds whose items are one recording in one file."""

@@ -1,6 +1,6 @@
 """What of a recipe may be trained on, once what it reserves is out; offline, from MOABB's tables.
 
-    python data/packing/remaining.py data/recipes/moabb_wide.yaml
+    python data/remaining.py data/recipes/moabb_wide.yaml
 
 People are those that MOABB lists, each counted once where datasets are known to number the same
 people alike, so at most that many where people are shared under other numbers. Hours are trials
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from data.errors import run_command
 from data.packing.recipe import Recipe, read_recipe
-from data.sources import parse_spec
+from data.sources.spec import parse_spec
 from data.subjects.moabb_names import find_class
 from data.subjects.people import People
 from data.subjects.reserved import Reservation
