@@ -296,7 +296,7 @@ def test_damaged_checkpoints_are_passed_over(shards, straight, tmp_path):
 def test_two_runs_do_not_write_one_folder(tmp_path):
     run = tmp_path / "run"
     code = (
-        "import sys, time; from pathlib import Path; from trainer import lock\n"
+        "import sys, time; from pathlib import Path; from trainer.checkpoints import lock\n"
         "lock.take(Path(sys.argv[1])); print('held', flush=True); time.sleep(1000)\n"
     )
     words = [sys.executable, "-c", code, str(run)]

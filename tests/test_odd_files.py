@@ -198,7 +198,7 @@ def test_trouble_while_listing_is_one_message(monkeypatch):
     def fails(*_):
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr("data.packing.items.listing.list_items", fails)
+    monkeypatch.setattr("data.packing.listing.list_items", fails)
     with pytest.raises(InputError, match=r"the machine failed, not the recordings: .*Stale"):
         list_all([parse_spec("simulated")], PROFILE, default=False)
 
