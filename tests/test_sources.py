@@ -15,7 +15,7 @@ from loading import DEFAULT, items_of, loaded
 from data.errors import InputError
 from data.signals.profiles import get_profile
 from data.sources.formats.opening import read_raw
-from data.sources.spec import KINDS, help_text, parse_spec
+from data.sources.spec import parse_spec
 from data.subjects.selection import describe_subjects, select_subjects
 
 BRAIN2IMAGE = get_profile("brain2image")
@@ -47,12 +47,6 @@ def test_wrong_specs_are_told(text, message):
     with pytest.raises(InputError) as caught:
         parse_spec(text)
     assert message in str(caught.value)
-
-
-def test_help_names_every_kind_and_option():
-    text = help_text()
-    assert all(f"{name}:TARGET" in text for name in KINDS)
-    assert all(f",{option}=" in text for kind in KINDS.values() for option in kind.options)
 
 
 def test_subject_lists():

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.batches.order import Stream, locate
 from data.shards.manifest import Manifest, ShardEntry
 from data.shards.readers import Readers
+from data.spacing import evenly
 from data.workers import leave_with_parent
 
 Part = dict[str, torch.Tensor]
@@ -212,8 +213,7 @@ def evenly_spaced(dataset: WindowDataset, count: int, batch: int) -> list[Reques
 
     Positions are the sample numbers, so that whatever is keyed by position (masks) is fixed.
     """
-    total = len(dataset)
-    numbers = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+    numbers = evenly(len(dataset), count)
     owners, _ = locate(dataset.starts, numbers)
     shapes: dict[tuple[str, int], list[int]] = {}
     for number, owner in zip(numbers.tolist(), owners.tolist(), strict=True):

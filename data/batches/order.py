@@ -63,9 +63,6 @@ class Stream:
         """Samples an epoch: all, up to the last incomplete global batch."""
         return self.samples // self.global_batch * self.global_batch
 
-    def epoch_of(self, position: int) -> int:
-        return position // self.epoch_samples
-
     def numbers(self, start: int, count: int) -> np.ndarray:
         """Sample numbers at positions start .. start + count - 1 of the stream, int64."""
         epoch, offset = divmod(start, self.epoch_samples)

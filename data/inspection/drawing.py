@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogFormatter
 
 from data.inspection.survey import DatasetSurvey
+from data.spacing import evenly
 
 DPI = 110
 MOST_TRACES = 24
@@ -28,7 +29,7 @@ def draw_windows(entry: DatasetSurvey, sfreq_hz: float, path: Path) -> None:
     )
     step = 6 * np.median([np.median(np.abs(signal)) for _, _, signal in entry.examples]) or 1.0
     for axis, (title, names, signal) in zip(axes[0], entry.examples, strict=True):
-        rows = np.unique(np.linspace(0, len(names) - 1, MOST_TRACES).round().astype(int))
+        rows = evenly(len(names), MOST_TRACES)
         times_s = np.arange(signal.shape[1]) / sfreq_hz
         for place, row in enumerate(rows):
             axis.plot(times_s, signal[row] - step * place, lw=0.6, color="#1f4e79")

@@ -15,6 +15,7 @@ from scipy.signal import welch
 from data.electrodes.frames import FEWEST_NAMED, NamesContradictPlaces, place_in_head
 from data.shards.manifest import Manifest
 from data.shards.tars import ShardReader
+from data.spacing import evenly
 
 SPECTRUM_S = 2.0
 BINS = 120
@@ -54,8 +55,8 @@ def _dataset(manifest: Manifest, name: str, windows: int, examples: int) -> Data
     shards = [shard for shard in manifest.shards if shard.dataset == name]
     recordings = {r["id"]: r for r in manifest.recordings if r.get("dataset") == name}
     starts = np.cumsum([0, *(shard.samples for shard in shards)])
-    numbers = np.unique(np.linspace(0, starts[-1] - 1, windows).round().astype(int))
-    shown = set(numbers[np.linspace(0, len(numbers) - 1, examples + 2).astype(int)[1:-1]].tolist())
+    numbers = evenly(starts[-1], windows)
+    shown = set(numbers[evenly(len(numbers), examples + 2)[1:-1]].tolist())
     sfreq_hz = manifest.profile["sfreq_hz"]
     clip = float(manifest.profile.get("clip", 15.0))
     edges = np.linspace(-clip, clip, BINS + 1)

@@ -16,6 +16,7 @@ from data.inspection.survey import MANY_BAD, SPECTRUM_S
 from data.shards.manifest import Manifest
 from data.shards.sensors import MEG_TYPES
 from data.signals.bad_channels import robust_amplitude
+from data.spacing import evenly
 
 UNITS = {"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}
 PLAUSIBLE = {"mag": (5.0, 1e5), "grad": (1.0, 1e5)}
@@ -45,7 +46,7 @@ def survey_meg(manifest: Manifest, windows: int) -> list[MegSurvey]:
     for dataset in sorted({shard.dataset for shard in manifest.shards}):
         recordings = [r for r in manifest.recordings if r["dataset"] == dataset]
         pairs = PairedWindows(manifest, [r["id"] for r in recordings])
-        places = np.unique(np.linspace(0, len(pairs) - 1, windows).round().astype(int))
+        places = evenly(len(pairs), windows)
         for kind in MEG_TYPES:
             factor = UNITS[kind][0]
             power, values, at = [], {}, {}

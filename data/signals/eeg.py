@@ -34,6 +34,7 @@ from data.signals.recording import Recording, Windows
 from data.signals.segments import make_segment_windows
 from data.signals.session_scale import amplitudes_of
 from data.signals.spans import bad_intervals, long_enough, spans_of
+from data.spacing import evenly
 
 MAINS_S, MAINS_CHANNELS = 60.0, 16
 """Mains is looked for in the middle minute of at most this many channels, evenly spaced."""
@@ -262,8 +263,7 @@ def _mains_of(raw: mne.io.BaseRaw, picks: list[int], where: str) -> float | None
     sfreq_hz, middle = raw.info["sfreq"], raw.n_times // 2
     start = max(0, middle - round(MAINS_S / 2 * sfreq_hz))
     stop = min(raw.n_times, middle + round(MAINS_S / 2 * sfreq_hz))
-    rows = np.unique(np.linspace(0, len(picks) - 1, MAINS_CHANNELS).round().astype(int))
-    some = [picks[row] for row in rows]
+    some = [picks[row] for row in evenly(len(picks), MAINS_CHANNELS)]
     excerpt = SpanReader(raw, some, start, stop, where).read(0, stop - start)
     return measure_mains(excerpt, sfreq_hz)
 

@@ -172,12 +172,3 @@ def list_items(spec: Spec, profile: Profile) -> list[WorkItem]:
         wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")
         items = [item for item in items if item.subject in wanted]
     return label_items(spec, items)
-
-
-def help_text() -> str:
-    """Every kind of source with its options, for a command's --help."""
-    lines = []
-    for name, kind in KINDS.items():
-        lines.append(f"{name}:TARGET  TARGET is {kind.target}")
-        lines += [f"    ,{option}=  {text}" for option, text in {**kind.options, **COMMON}.items()]
-    return "\n".join(lines)

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from data.spacing import evenly
+
 COLOURS = {
     "model": "#1f5fbf", "after": "#1f5fbf", "before": "#d9822b", "start": "#8ab4e8",
     "gauss": "#c23b6b", "spline": "#2e8b57", "cubic": "#b58ac9", "linear": "#8c8c8c",
@@ -90,8 +92,8 @@ def pick_channels(hidden: np.ndarray, count: int) -> list[int]:
     """Up to `count` rows of a mask `[C, N]`, spread over the montage: rows with something hidden,
     and one that is all visible where there is one."""
     touched = np.asarray(hidden).any(1)
-    visible = _spread(np.flatnonzero(~touched), 1)
-    return sorted([*visible, *_spread(np.flatnonzero(touched), count - len(visible))])
+    visible = _some(np.flatnonzero(~touched), 1)
+    return sorted([*visible, *_some(np.flatnonzero(touched), count - len(visible))])
 
 
 def bars_figure(
@@ -264,9 +266,8 @@ def _r_text(truth: np.ndarray, prediction: np.ndarray, hidden: np.ndarray) -> st
     return f"r = {np.corrcoef(a, b)[0, 1]:.2f}"
 
 
-def _spread(rows: np.ndarray, count: int) -> list[int]:
-    middles = (np.arange(count) + 0.5) / count * len(rows)
-    return np.unique(rows[middles.astype(int)]).tolist() if len(rows) else []
+def _some(rows: np.ndarray, count: int) -> list[int]:
+    return rows[evenly(len(rows), count)].tolist()
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int]]:

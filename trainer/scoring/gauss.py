@@ -22,6 +22,7 @@ from data.errors import InputError
 from data.files import write_atomic
 from data.shards.manifest import Manifest
 from data.shards.readers import Readers
+from data.spacing import evenly
 from model.gauss import GaussFill, GaussKernel
 from model.interpolation import sums_to_zero
 from trainer.scoring.gauss_fit import LARGEST_LAG_S, LagMoments, fit_kernel
@@ -107,7 +108,7 @@ def fit_gauss(manifest: Manifest, windows: int = WINDOWS) -> FittedGauss | None:
     shards = manifest.of_split("train")
     readers = Readers(manifest, shards)
     ends = np.cumsum([shard.samples for shard in shards])
-    chosen = np.unique(np.linspace(0, ends[-1] - 1, min(windows, ends[-1])).round().astype(int))
+    chosen = evenly(ends[-1], windows)
     owners = np.searchsorted(ends, chosen, side="right")
     groups: dict[tuple, list] = defaultdict(list)
     people: dict[str, set[str]] = {}

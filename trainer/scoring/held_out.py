@@ -19,6 +19,7 @@ import torch
 from data.errors import InputError
 from data.shards.manifest import SPLITS, Manifest
 from data.shards.readers import Readers
+from data.spacing import evenly
 from data.subjects.people import People
 from model.config import MASK_KINDS, ModelConfig
 from model.masking import draw_hidden
@@ -112,7 +113,7 @@ class HeldOutWindows:
         self.chosen = {}
         for subject, windows in sorted(by_subject.items()):
             windows.sort()
-            self.chosen[subject] = [windows[i] for i in _evenly(len(windows), per_subject)]
+            self.chosen[subject] = [windows[i] for i in evenly(len(windows), per_subject)]
 
     def __len__(self) -> int:
         return sum(len(windows) for windows in self.chosen.values())
@@ -234,7 +235,3 @@ def draw_masks(
 
 def _share(total: int, ratio: float) -> int:
     return 0 if total < 2 else min(max(1, round(ratio * total)), total - 1)
-
-
-def _evenly(total: int, count: int) -> list[int]:
-    return np.unique(np.linspace(0, total - 1, min(total, count)).round().astype(int)).tolist()

@@ -5,7 +5,7 @@ A planar gradiometer pair shares a place, so its map shows the root mean square 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib
 
@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data.batches.pairs import PairedMontage
+from data.spacing import evenly
 
 TRUTH, PREDICTED, ERROR = "#222222", "#1f5fbf", "#d1352b"
 UNITS = {"mag": ("fT", 1e15), "grad": ("fT/cm", 1e13)}
@@ -34,7 +35,7 @@ def traces_figure(
     each: int = 3,
 ) -> Figure:  # fmt: skip
     """True and predicted traces of sensors spread over each type, `[Ct, T]` in T and T/m."""
-    rows = [row for kind in UNITS for row in _spread(_rows(montage, kind), each)]
+    rows = [row for kind in UNITS for row in _some(_rows(montage, kind), each)]
     figure = Figure(figsize=(10, 1.1 + 1.15 * len(rows)), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     time_s = np.arange(truth.shape[1]) / sfreq_hz
@@ -157,11 +158,8 @@ def _map(ax, values, places, limits, palette):
     return image
 
 
-def _spread(rows: Sequence[int], count: int) -> list[int]:
-    if not len(rows):
-        return []
-    at = ((np.arange(count) + 0.5) / count * len(rows)).astype(int)
-    return sorted({int(rows[number]) for number in at})
+def _some(rows: np.ndarray, count: int) -> list[int]:
+    return rows[evenly(len(rows), count)].tolist()
 
 
 def bands_figure(tables: Mapping[str, Mapping[str, dict]], bands_hz: Mapping) -> Figure:

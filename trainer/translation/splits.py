@@ -50,15 +50,6 @@ class Split:
         return sorted({part.recording for part in (*self.train, *self.validation)})
 
 
-def split_from_dict(value: dict) -> Split:
-    """The inverse of `Split.as_dict`, for a dictionary that was JSON."""
-    parts = {
-        name: tuple(Part(**part) for part in value[name])
-        for name in ("train", "validation", "test")
-    }
-    return Split(value["rule"], value["group"], value["validation_rule"], **parts)
-
-
 def make_split(rule: str, recordings: Sequence[dict]) -> Split:
     """Split recording entries (`id`, `subject`, `run`, `dataset`) by `rule`, see the module.
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from data.errors import InputError
 
 SUFFIXES = (".edf", ".bdf")
-RECORDER_DID_NOT_CLOSE = -1
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,6 @@ class EdfHeader:
     @property
     def record_bytes(self) -> int:
         return sum(self.samples) * self.sample_bytes
-
-    def begin_of(self, signal: int) -> int:
-        """Bytes of a record before those of a signal."""
-        return sum(self.samples[:signal]) * self.sample_bytes
 
     def has_range(self, signal: int) -> bool:
         """Whether its numbers can be told in its unit at all."""
