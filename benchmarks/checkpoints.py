@@ -25,8 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import one_core
-from data.diskspace import readable
-from data.files import hash_file
+from data.files import hash_file, readable
 from data.shards.manifest import Manifest, Montage, montage_id
 from data.shards.tars import ShardReader, write_shard
 from model.autoencoder import MaskedVAE

@@ -17,9 +17,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # repo root, not this di
 import argparse
 import html
 
-from data.diskspace import readable
 from data.errors import InputError, run_command
-from data.files import write_atomic
+from data.files import make_folder, readable, write_atomic
 from data.inspection.survey import DatasetSurvey, remarks, survey
 from data.inspection.survey_meg import draw_meg, remarks_meg, survey_meg
 from data.shards.manifest import Manifest, read_manifest
@@ -61,10 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     if not manifest.shards:
         raise InputError(f"{args.shards}: holds no shards", "pack some recordings first")
     out = args.out or args.shards / "inspection"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror}", "choose another folder") from None
+    make_folder(out, "--out")
     surveys = survey(manifest, max(args.windows, args.examples + 2), args.examples)
     found = remarks(manifest, surveys)
     if manifest.paired:

@@ -20,6 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # repo root, not this di
 import shutil
 
 from data.errors import InputError, run_command
+from data.files import make_folder
 from data.packing.assemble import collect, write_shards
 from data.packing.finished import (
     item_entry,
@@ -110,10 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     if args.list:
         return 0
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {args.out}: {error.strerror}", "choose another --out") from None
+    make_folder(args.out, "--out")
     jobs = make_jobs(items, profile, args.out / PACKING, args.skip_bad)
     begun = {
         "sources": [whole(spec) for spec in specs],

@@ -23,9 +23,8 @@ import mne
 import numpy as np
 import torch
 
-from data.diskspace import disk_full, is_full
 from data.errors import InputError, run_command
-from data.files import write_atomic
+from data.files import disk_full, is_full, write_atomic
 from data.simulate.eeg import (
     PLACES,
     Person,
@@ -160,7 +159,6 @@ def _save(path: Path, value: dict) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, buffer.getvalue())
     except OSError as error:
-        path.with_name(path.name + ".partial").unlink(missing_ok=True)
         if is_full(error):
             raise disk_full(path.parent, buffer.tell()) from None
         raise InputError(f"{path}: {error.strerror}", "choose another --out") from None

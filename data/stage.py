@@ -19,8 +19,8 @@ import argparse
 import os
 import time
 
-from data.diskspace import readable
 from data.errors import InputError, run_command
+from data.files import readable
 from data.shards.copying import copy_shards
 
 

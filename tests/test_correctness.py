@@ -17,7 +17,7 @@ from scipy.signal import firwin, freqz, resample_poly
 
 import data.signals.filtering
 import data.signals.reading
-from data.scratch import scratch_array
+from data.files import scratch_array
 from data.signals.eeg import make_windows
 from data.signals.filtering import BandPass
 from data.signals.profiles import get_profile
@@ -337,10 +337,10 @@ def test_planted_faults_are_named_in_the_record():
 
 PEAK = """
 import re, sys, threading
-import data.scratch, data.signals.eeg
+import data.files, data.signals.eeg
 from data.signals.profiles import get_profile
 from data.sources.spec import list_items, parse_spec
-data.scratch.IN_MEMORY_BYTES = 4_000_000
+data.files.IN_MEMORY_BYTES = 4_000_000
 profile = get_profile("default")
 [item] = list_items(parse_spec("raw:" + sys.argv[1]), profile)
 [recording] = item.load()
@@ -377,7 +377,7 @@ def test_memory_does_not_grow_with_the_recording(root, tmp_path):
 
 
 def test_a_large_array_is_a_file_that_vanishes(monkeypatch, tmp_path):
-    monkeypatch.setattr("data.scratch.IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("data.files.IN_MEMORY_BYTES", 1000)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     array = scratch_array((10, 100), np.float32)
     array[:] = 3.0

@@ -212,7 +212,7 @@ def test_skip_bad_gives_nothing_up_for_a_full_tmpdir(tmp_path, monkeypatch):
     raw.save(tmp_path / "x_raw.fif", verbose="error")
     items = list_items(parse_spec(f"raw:{tmp_path}/x_raw.fif"), PROFILE)
     [job] = make_jobs(items, PROFILE, tmp_path, skip_bad=True)
-    monkeypatch.setattr("data.scratch.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("data.files.IN_MEMORY_BYTES", 0)
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(InputError, match="set TMPDIR"):
         process_item(job)

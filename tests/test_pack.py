@@ -16,11 +16,10 @@ import pytest
 import torch
 import webdataset as wds
 
-from data.diskspace import Need
 from data.errors import InputError
 from data.pack import main
 from data.packing.assemble import collect, write_shards
-from data.packing.items import locked, run_jobs
+from data.packing.items import Need, locked, run_jobs
 from data.packing.jobs import make_jobs, read_record
 from data.packing.recipe import ORIGINAL, read_recipe
 from data.shards.manifest import read_manifest

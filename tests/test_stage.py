@@ -12,9 +12,9 @@ import sys
 import pytest
 from tiny import tiny_shards
 
-import data.diskspace
+import data.files
 from data.errors import InputError
-from data.shards.copying import VERIFIED, copy_shards
+from data.shards.copying import STAMP, copy_shards
 from data.shards.manifest import MANIFEST, read_manifest
 from data.shards.tars import ShardReader, verify_shard
 from data.stage import main
@@ -45,19 +45,20 @@ def test_the_copy_is_the_source_and_a_second_call_copies_nothing(source, tmp_pat
     assert before == {path: path.stat().st_mtime_ns for path in target.glob("*.tar")}
 
 
-@pytest.mark.parametrize("with_list", [True, False])
-def test_an_interrupted_copy_is_continued(source, tmp_path, with_list):
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_interrupted_copy_is_continued(source, tmp_path, finished):
     """Some shards whole, one half copied, one of the right size but damaged, one from elsewhere."""
     target = tmp_path / "local"
     copy_shards(source, target, 2)
     shards = read_manifest(source).shards
-    (target / MANIFEST).unlink()
+    if not finished:
+        (target / MANIFEST).unlink()
     whole, cut, flipped = (target / shard.file for shard in shards[:3])
     kept = whole.stat().st_mtime_ns
     cut.rename(f"{cut}.partial")
+    times = flipped.stat()
     changed(flipped, lambda content: content.__setitem__(3000, content[3000] ^ 1))
-    if not with_list:
-        (target / VERIFIED).unlink()
+    os.utime(flipped, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a copying program may do
     done = copy_shards(source, target, 2)
     assert (done.copied, done.kept) == (2, len(shards) - 2)
     assert whole.stat().st_mtime_ns == kept
@@ -65,6 +66,17 @@ def test_an_interrupted_copy_is_continued(source, tmp_path, with_list):
     manifest = read_manifest(target)
     for shard in manifest.shards:
         verify_shard(manifest, shard)
+
+
+def test_a_staged_folder_that_was_copied_is_read_again(source, tmp_path):
+    """With its stamp and its times: nobody has verified the copies."""
+    copy_shards(source, tmp_path / "staged", 2)
+    target = shutil.copytree(tmp_path / "staged", tmp_path / "local")
+    shard = read_manifest(source).shards[0]
+    flip(target / shard.file)
+    shutil.copy2(tmp_path / "staged" / STAMP, target / STAMP)
+    assert copy_shards(source, target, 2).copied == 1
+    verify_shard(read_manifest(target), shard)
 
 
 def truncate(path):
@@ -121,7 +133,7 @@ def test_a_small_disk_is_refused_and_says_by_how_much(source, tmp_path, monkeypa
     size = sum(shard.bytes for shard in read_manifest(source).shards)
     size += (source / MANIFEST).stat().st_size
     usage = shutil.disk_usage(tmp_path)._replace(free=size - 1500)
-    monkeypatch.setattr(data.diskspace.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(data.files.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match=r"this disk is 1\.5 kB too small"):
         copy_shards(source, tmp_path / "local", 1)
     assert not list((tmp_path / "local").glob("*.tar"))

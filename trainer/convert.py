@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -24,7 +23,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 
 from data.errors import InputError, run_command
-from data.files import hash_file, write_atomic
+from data.files import atomic, hash_file, write_atomic
 from model.autoencoder import MaskedVAE
 from model.config import from_dict
 from trainer.checkpoints.checkpoint import read_complete
@@ -40,17 +39,14 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}
 
 def write_weights(state: dict[str, torch.Tensor], meta: dict, out: Path) -> None:
     """Weights and description, each whole or absent."""
-    temporary = out.with_name(out.name + ".partial")
-    if out.suffix == ".safetensors":
-        from safetensors.torch import save_file
+    with atomic(out) as temporary:
+        if out.suffix == ".safetensors":
+            from safetensors.torch import save_file
 
-        save_file(state, temporary)
-    else:
-        torch.save(state, temporary)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    meta = {**meta, "weights_sha256": hash_file(temporary)[0]}
-    os.replace(temporary, out)
+            save_file(state, temporary)
+        else:
+            torch.save(state, temporary)
+        meta = {**meta, "weights_sha256": hash_file(temporary)[0]}
     write_atomic(out.with_suffix(".json"), (json.dumps(meta, indent=1) + "\n").encode())
 
 

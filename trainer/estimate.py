@@ -16,8 +16,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # repo root, not this di
 import argparse
 import json
 
-from data.diskspace import readable
 from data.errors import InputError, run_command
+from data.files import readable
 from data.shards.manifest import Manifest, read_manifest
 from model.config import PRESETS, ModelConfig
 from model.flops import training_flops

@@ -22,8 +22,8 @@ from dataclasses import replace
 
 import torch
 
-from data.diskspace import readable
 from data.errors import InputError, run_command
+from data.files import readable
 from model.config import ModelConfig
 from model.positions import grid_positions
 from trainer.engine.config import add_flags, resolve

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.diskspace import disk_full, is_full, require_free
 from data.errors import InputError
+from data.files import disk_full, is_full, require_free
 from data.packing.writing import Group, Row, ShardJob, close_files, sample_bytes, write_one
 from data.shards.manifest import SPLITS, Montage, ShardEntry, montage_id
 from data.shards.sensors import MegSensors

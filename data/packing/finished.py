@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from data.diskspace import readable
 from data.errors import InputError
-from data.files import dump_json, hash_once, named
+from data.files import dump_json, hash_once, named, readable
 from data.packing.listing import name_of
 from data.packing.recipe import Recipe
 from data.shards.manifest import Manifest, read_manifest

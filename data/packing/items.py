@@ -7,23 +7,34 @@ items in hand; the price is that OUT's disk holds the windows twice until the sh
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from data.diskspace import Need, disk_full, is_full, machine_trouble, require_free
 from data.errors import InputError
-from data.files import dump_json, hash_once, named, write_atomic
+from data.files import (
+    atomic,
+    disk_full,
+    dump_json,
+    hash_once,
+    is_full,
+    lock,
+    machine_trouble,
+    named,
+    require_free,
+    write_atomic,
+)
 from data.packing.jobs import Job, finished_records, read_record
 from data.packing.parts import Part
 from data.shards.remarks import kept_warnings, tidy, without_folders
-from data.signals.recording import Recording, Windows, make_windows
+from data.signals.recording import Recording, Windows
+from data.signals.windows import make_windows
 from data.workers import RESUME, in_workers
 
 
@@ -124,30 +135,24 @@ def run_jobs(jobs: list[Job], workers: int) -> list[dict]:
 @contextmanager
 def locked(folder: Path, part: Part | None = None) -> Iterator[None]:
     """Hold a packing folder: all of it, or one part of it beside other parts. InputError where
-    another process holds that. Released on death."""
-    with ExitStack() as files:
-        wanted = [("lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX)]
-        if part:
-            wanted.append((f"{part.name}.lock", fcntl.LOCK_EX))
-        for name, kind in wanted:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                file = files.enter_context(open(folder / name, "w"))
-            except OSError as error:
-                raise InputError(
-                    f"{folder.parent}: nothing can be written there ({error.strerror})",
-                    "choose another --out",
-                ) from None
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"{folder.parent}: another process is packing into this folder"
-                    + (f" (wanted: part {part.index} of {part.count})" if part else ""),
-                    "wait for it, or choose another --out",
-                ) from None
-            except OSError:
-                pass  # Some network file systems have no locks: packing works there without one.
+    another process holds that."""
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock(folder / "lock", shared=part is not None))
+            if part:
+                held.enter_context(lock(folder / f"{part.name}.lock"))
+        except BlockingIOError:
+            raise InputError(
+                f"{folder.parent}: another process is packing into this folder"
+                + (f" (wanted: part {part.index} of {part.count})" if part else ""),
+                "wait for it, or choose another --out",
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{folder.parent}: nothing can be written there ({error.strerror})",
+                "choose another --out",
+            ) from None
         yield
 
 
@@ -197,15 +202,36 @@ def _describe(windows: Windows) -> dict:
 
 
 def _write_array(path: Path, array: np.ndarray) -> int:
-    """Write .npy under a temporary name and rename it; returns its bytes. Unlike np.save, a full
-    disk gives an OSError with its number."""
-    temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:
+    """Write .npy, whole or absent; returns its bytes. Unlike np.save, a full disk gives an OSError
+    with its number."""
+    with atomic(path) as temporary, open(temporary, "wb") as file:
         header = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(file, header)
         file.write(np.ascontiguousarray(array).data)
-        file.flush()
-        os.fsync(file.fileno())
-        size = file.tell()
-    os.replace(temporary, path)
-    return size
+        return file.tell()
+
+
+class Need:
+    """Bytes that a pack still has to write: unfinished items at the mean size of their dataset so
+    far, and the shards of all. Asked after every item, so its cost must not grow with their number.
+    """
+
+    def __init__(self, items: Iterable[str], todo: Iterable[str]):
+        """The dataset of every item, and of every unfinished one."""
+        self._items, self._todo = Counter(items), Counter(todo)
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def finish(self, dataset: str, size: int) -> None:
+        """An item of `dataset` is done and took `size` bytes."""
+        self._todo[dataset] -= 1
+        count, total = self._sizes.get(dataset, (0, 0))
+        self._sizes[dataset] = (count + 1, total + size)
+
+    def bytes(self) -> int:
+        """0 while nothing is finished."""
+        if not self._sizes:
+            return 0
+        mean = {dataset: total / count for dataset, (count, total) in self._sizes.items()}
+        overall = sum(mean.values()) / len(mean)
+        written_twice = self._items + self._todo
+        return int(1.02 * sum(mean.get(n, overall) * count for n, count in written_twice.items()))

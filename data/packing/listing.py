@@ -6,9 +6,8 @@ import os
 import re
 from collections.abc import Iterable
 
-from data.diskspace import machine_trouble
 from data.errors import InputError
-from data.files import require_text_names
+from data.files import machine_trouble, require_text_names
 from data.signals.profiles import Profile
 from data.signals.recording import Recording
 from data.sources.spec import Spec, WorkItem, list_items

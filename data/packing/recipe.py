@@ -22,9 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from data.errors import InputError, did_you_mean
+from data.files import read_yaml
 from data.sources.spec import WorkItem
 from data.subjects.moabb_names import class_names
 from data.subjects.people import People, plain_dataset
@@ -35,6 +34,9 @@ from data.subjects.reserved import (
     left_out,
     lists_in,
     parse_line,
+    refuse_unknown_keys,
+    same_people_of,
+    texts,
 )
 from data.subjects.split import Wish
 
@@ -78,22 +80,21 @@ KINDS = {
     "profile": str, "window_s": (int, float), "scale": str, "seed": int, "shard_mb": (int, float),
 }  # fmt: skip
 LISTS = ("reserve", "exclude")
-SETTINGS = ("sources", *KINDS, *LISTS, "same_people", "weights")
 
 
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe. `$NAME` and `~` in sources are expanded; InputError if amiss."""
-    value = read_yaml(path)
+    value = read_yaml(path, _EXAMPLE)
     refuse_unknown_keys(path, value)
     sources = value.pop("sources", None)
-    if not _texts(sources) or not sources:
+    if not texts(sources) or not sources:
         raise InputError(f"{path}: sources must be a list of source names", _EXAMPLE)
     for key, kind in KINDS.items():
         if key in value and (not isinstance(value[key], kind) or isinstance(value[key], bool)):
             raise InputError(f"{path}: {key}: {value[key]!r} is not of the right kind", _EXAMPLE)
     for key in LISTS:
         if key in value:
-            if not _texts(value[key]):
+            if not texts(value[key]):
                 raise InputError(f"{path}: {key} must be a list of datasets", _LINES)
             for line in value[key]:
                 parse_line(line)
@@ -107,44 +108,6 @@ def read_recipe(path: Path) -> Recipe:
         )
     value["weights"] = {str(name): float(weight) for name, weight in weights.items()}
     return Recipe(tuple(os.path.expandvars(os.path.expanduser(s)) for s in sources), **value)
-
-
-def refuse_unknown_keys(path: Path, value: dict) -> None:
-    """InputError where a recipe, or a file of reservations, has a key that is no setting."""
-    for key in value:
-        if key not in SETTINGS:
-            raise InputError(
-                f"{path}: no setting is called {key!r}",
-                f"{did_you_mean(str(key), SETTINGS)} The settings are "
-                f"{', '.join(SETTINGS)}.".strip(),
-            )
-
-
-def same_people_of(path: Path, value: dict) -> tuple[tuple[str, ...], ...]:
-    """The setting `same_people`; InputError where it is no list of lists."""
-    same = value.get("same_people", [])
-    if not isinstance(same, list) or not all(_texts(names) and len(names) > 1 for names in same):
-        raise InputError(
-            f"{path}: same_people must be a list of lists of datasets",
-            "write it like  same_people: [[Lee2019_MI, Lee2019_ERP]]",
-        )
-    return tuple(tuple(names) for names in same)
-
-
-def read_yaml(path: Path) -> dict:
-    """The mapping in a YAML file; InputError where there is none."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.__class__.__name__})",
-            f"give the path of a recipe, like {_shown(ORIGINAL)}",
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}", _EXAMPLE) from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: not a recipe", _EXAMPLE)
-    return value
 
 
 def check(recipe: Recipe) -> Recipe:
@@ -212,18 +175,10 @@ def withhold(
     return [item for item, _ in kept], [wish for _, wish in kept], notes
 
 
-def _texts(value) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-
-
 def _weight(value) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and math.isfinite(value) and value > 0
 
 
-def _shown(path: Path) -> str:
-    return f"data/recipes/{path.name}"
-
-
-_EXAMPLE = f"write it like {_shown(ORIGINAL)}: sources: [simulated], seed: 0"
+_EXAMPLE = "write it like data/recipes/original.yaml: sources: [simulated], seed: 0"
 _LINES = 'write it like  reserve: [neuralbench, "PhysionetMI,subjects=90-109"]'

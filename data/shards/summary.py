@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from data.diskspace import readable
+from data.files import readable
 from data.shards.manifest import Manifest
 from data.shards.omissions import channel_lines, skipped_lines, window_lines
 from data.shards.remarks import grouped

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import InputError
-from data.files import dump_json, hash_file
+from data.files import atomic, dump_json, hash_file
 from data.shards.manifest import BLOCK, NPY_HEADER, SAFE_NAME, Manifest, ShardEntry, blocks
 
 EXPONENT = np.uint16(0x7C00)
@@ -42,7 +42,7 @@ def write_shard(
     montage: str,
     megs: Iterable[np.ndarray] | None = None,
 ) -> ShardEntry:
-    """Write one shard under a temporary name and rename it when whole.
+    """Write one shard, whole or absent.
 
     `signals` yields float16 `[C, T]`, one for each of `keys` and `metas`; `megs`, for paired
     recordings, float16 `[Ct, T]` of the same T. The bytes depend on the
@@ -51,11 +51,10 @@ def write_shard(
     """
     texts = [dump_json(meta).encode() for meta in metas]
     json_bytes = blocks(max(len(text) for text in texts))
-    temporary = path.with_name(path.name + ".partial")
     shape: tuple[int, ...] | None = None
     meg_shape: tuple[int, ...] | None = None
-    with open(temporary, "wb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with atomic(path) as temporary:
+        with tarfile.open(temporary, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             megs = repeat(None, len(texts)) if megs is None else megs
             for key, signal, meg, text in zip(keys, signals, megs, texts, strict=True):
                 if not SAFE_NAME.fullmatch(key) or len(key) > 80:
@@ -66,10 +65,7 @@ def write_shard(
                     meg_shape = meg_shape or (len(meg), shape[1])
                     _add(tar, f"{key}.meg.npy", _npy(f"{key} MEG", meg, meg_shape))
                 _add(tar, f"{key}.json", text.ljust(json_bytes))
-        file.flush()
-        os.fsync(file.fileno())
-    digest, size = hash_file(temporary)
-    os.replace(temporary, path)
+        digest, size = hash_file(temporary)
     return ShardEntry(
         file=path.name,
         dataset=dataset,

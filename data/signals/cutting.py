@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.scratch import scratch_array
+from data.files import scratch_array
 from data.signals.bad_channels import robust_amplitude, spread
 from data.signals.profiles import Profile
 from data.signals.recording import Event

@@ -3,7 +3,7 @@
 Every operation before the scale is linear and the same for all channels, so filtering first and
 referencing later gives the same signal as the usual order, and lets bad channels be found on the
 filtered signal. The source is read once, in blocks; what is kept of it is the filtered signal at
-the profile's rate, in memory while small and else in a file (data/scratch.py), so that a worker's
+the profile's rate, in memory while small and else in a file (data/files.py), so that a worker's
 memory does not grow with the recording (but for the rare files of
 `data.signals.reading.in_one_piece`).
 
@@ -23,8 +23,7 @@ import numpy as np
 from data.electrodes.channels import FEWEST, choose_channels
 from data.electrodes.units import NO_RANGE, check_units_known, marked, odd_units
 from data.errors import InputError
-from data.files import hashes_of
-from data.scratch import scratch_array
+from data.files import hashes_of, scratch_array
 from data.signals.bad_channels import find_bad_channels, robust_amplitude, sample
 from data.signals.cutting import Stretches, WindowCutter
 from data.signals.filtering import BandPass, measure_mains

@@ -16,7 +16,7 @@ import mne
 import numpy as np
 
 from data.errors import InputError
-from data.scratch import scratch_array
+from data.files import scratch_array
 from data.shards.sensors import MEG_TYPES, MegSensors
 from data.signals.bad_channels import find_bad_channels, robust_amplitude, sample
 from data.signals.cutting import MOST_SAMPLES, WindowCutter

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.errors import InputError
-
 if TYPE_CHECKING:
     import mne
 
     from data.shards.sensors import MegSensors
-    from data.signals.profiles import Profile
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,7 @@ class Windows:
     positions_m: np.ndarray
     """float64 `[C, 3]`, metres, MNE's head frame."""
     info: dict
-    """The recording's record in the manifest; keys are listed at `data.signals.eeg.make_windows`.
-    """
+    """The recording's record in the manifest; keys: `data.signals.eeg.make_windows`."""
     meg: np.ndarray | None = None
     """Paired recordings: float16 `[n, Ct, T]`, in units of `info["meg_scale"]` (tesla for "mag",
     tesla/metre for "grad")."""
@@ -113,25 +109,6 @@ class Windows:
     amplitudes: dict | None = None
     """With a scale by session: what that is made of (data/signals/session_scale.py); `data` is
     unclipped then, in units of the recording's own scale."""
-
-    def __post_init__(self):
-        if self.meg is not None and self.meg.shape[::2] != self.data.shape[::2]:
-            raise InputError(
-                f"MEG windows {self.meg.shape} beside EEG windows {self.data.shape}: unequal "
-                "numbers or lengths",
-                "EEG and MEG must be recorded together, by one clock: pack files that hold both",
-            )
-
-
-def make_windows(recording: Recording, profile: Profile) -> Windows:
-    """`data.signals.eeg.make_windows` (of a profile with MEG: `data.signals.eeg_meg.make_windows`),
-    imported when called: MNE takes a second to import."""
-    if profile.meg:
-        from data.signals.eeg_meg import make_windows as implementation
-    else:
-        from data.signals.eeg import make_windows as implementation
-
-    return implementation(recording, profile)
 
 
 def safe_name(text: str) -> str:

@@ -21,6 +21,7 @@ import mne
 import mne_bids
 
 from data.errors import InputError
+from data.files import file_signature
 from data.signals.profiles import Profile
 from data.signals.recording import Event, MegOptions, Recording, safe_name
 from data.sources.bids.channels_table import (
@@ -43,7 +44,7 @@ from data.sources.formats.recording_files import (
 )
 from data.sources.spec import Spec
 from data.subjects.moabb_names import quiet
-from data.subjects.selection import file_signature, select_subjects
+from data.subjects.selection import select_subjects
 
 SIDECARS = ("channels", "events", "electrodes", "coordsystem", "eeg", "meg")
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from mne import find_events
 
-from data.diskspace import disk_full, is_full, is_machine_trouble
 from data.errors import InputError
+from data.files import disk_full, file_signature, is_full, machine_trouble
 from data.signals.profiles import Profile
 from data.signals.recording import Event, Recording, safe_name
 from data.sources.formats.moabb_skips import mark_skips
@@ -39,7 +39,7 @@ from data.sources.formats.offline import (
 from data.sources.formats.recording_files import montage_files
 from data.sources.spec import Spec
 from data.subjects.moabb_names import find_class, quiet
-from data.subjects.selection import describe_subjects, file_signature, select_subjects
+from data.subjects.selection import describe_subjects, select_subjects
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _read(dataset, subject, needs_network: bool) -> dict:
                 "the file was there when the sources were listed: start again",
             ) from error
         except Exception as error:  # every dataset has a reader of its own
-            if is_machine_trouble(error):  # the file may be whole: nobody is to delete it
+            if machine_trouble(error):  # the file may be whole: nobody is to delete it
                 raise
             raise InputError(
                 f"moabb:{type(dataset).__name__}: subject {subject} cannot be read "

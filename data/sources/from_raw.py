@@ -23,7 +23,7 @@ from pathlib import Path
 import mne
 
 from data.errors import InputError
-from data.files import require_text_names
+from data.files import file_signature, require_text_names
 from data.signals.profiles import Profile
 from data.signals.recording import Event, MegOptions, Recording, safe_name
 from data.sources.bids.channels_table import channels_table_of
@@ -39,7 +39,6 @@ from data.sources.formats.recording_files import (
 )
 from data.sources.raw_subjects import entity, name_subjects
 from data.sources.spec import Spec
-from data.subjects.selection import file_signature
 
 
 @dataclass(frozen=True)

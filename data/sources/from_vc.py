@@ -27,12 +27,13 @@ import numpy as np
 
 from data.electrodes.montages import TEMPLATE, positions_of, template_positions
 from data.errors import InputError
+from data.files import file_signature
 from data.signals.profiles import Profile
 from data.signals.recording import Recording, safe_name
 from data.sources.formats.recording_files import montage_files
 from data.sources.formats.vc_files import ACTICAP_128, read_vc, split_of_indices, standardise
 from data.sources.spec import Spec
-from data.subjects.selection import canonical_subject, file_signature
+from data.subjects.selection import canonical_subject
 
 DATASET = "VC"
 SFREQ_HZ = 1000.0

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.errors import InputError, did_you_mean
+from data.files import read_yaml
 from data.shards.manifest import Manifest
 from data.subjects.benchmarks import (
     Benchmark,
@@ -27,6 +28,11 @@ from data.subjects.people import People, plain_dataset
 from data.subjects.selection import canonical_subject, describe_subjects, expand_subjects
 
 TRAINING_SPLITS = ("train", "val")
+SETTINGS = (
+    "sources", "profile", "window_s", "scale", "seed", "shard_mb", "reserve", "exclude",
+    "same_people", "weights",
+)  # fmt: skip
+"""Of a recipe: a file of reservations may be one, and is read for `reserve` and `same_people`."""
 SHOWN = 5
 
 
@@ -232,11 +238,37 @@ def find_reservation(text: str) -> Reservation:
 
 def read_reservation(path: Path) -> Reservation:
     """The reservation of a recipe, or of a file that holds `reserve:` alone."""
-    from data.packing.recipe import read_yaml, refuse_unknown_keys, same_people_of
-
-    value = read_yaml(path)
+    remedy = "write e.g.  reserve: [BNCI2014_001]"
+    value = read_yaml(path, remedy)
     refuse_unknown_keys(path, value)
     lines, same_people = value.get("reserve"), same_people_of(path, value)
     if not isinstance(lines, list) or not lines:
-        raise InputError(f"{path}: reserves nothing", "write e.g.  reserve: [BNCI2014_001]")
+        raise InputError(f"{path}: reserves nothing", remedy)
     return Reservation.of(lines, same_people)
+
+
+def refuse_unknown_keys(path: Path, value: dict) -> None:
+    """InputError where a recipe, or a file of reservations, has a key that is no setting."""
+    for key in value:
+        if key not in SETTINGS:
+            raise InputError(
+                f"{path}: no setting is called {key!r}",
+                f"{did_you_mean(str(key), SETTINGS)} The settings are "
+                f"{', '.join(SETTINGS)}.".strip(),
+            )
+
+
+def same_people_of(path: Path, value: dict) -> tuple[tuple[str, ...], ...]:
+    """The setting `same_people`; InputError where it is no list of lists."""
+    same = value.get("same_people", [])
+    if not isinstance(same, list) or not all(texts(names) and len(names) > 1 for names in same):
+        raise InputError(
+            f"{path}: same_people must be a list of lists of datasets",
+            "write it like  same_people: [[Lee2019_MI, Lee2019_ERP]]",
+        )
+    return tuple(tuple(names) for names in same)
+
+
+def texts(value) -> bool:
+    """Whether a value of a YAML file is a list of texts."""
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)

@@ -1,13 +1,11 @@
-"""Subject lists (`1-3+7`) and file signatures, the same for every source."""
+"""Subject lists (`1-3+7`), the same for every source."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from data.errors import InputError
-from data.files import named
 
 
 def canonical_subject(subject: object) -> str:
@@ -62,12 +60,3 @@ def describe_subjects(subjects: Iterable) -> str:
             runs.append([number, number])
     parts = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
     return "+".join(parts + [name for name in names if not name.isdecimal()])
-
-
-def file_signature(paths: Iterable[Path]) -> list[list]:
-    """[name, size in bytes, modification time in ns] of each file: cheap proof of sameness."""
-    entries = []
-    for name, path in named(sorted(set(paths))).items():
-        status = path.stat()
-        entries.append([name, status.st_size, status.st_mtime_ns])
-    return entries

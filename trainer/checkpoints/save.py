@@ -20,9 +20,8 @@ import torch
 import torch.distributed as dist
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
-from data.diskspace import is_full, readable
 from data.errors import InputError
-from data.files import write_atomic
+from data.files import is_full, readable, write_atomic
 from trainer.checkpoints import lost
 from trainer.checkpoints.checkpoint import (
     COMPLETE,

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from packaging.requirements import InvalidRequirement, Requirement
 
-from data.diskspace import readable
 from data.errors import InputError
+from data.files import readable
 from data.shards.manifest import read_manifest
 from data.shards.tars import ShardReader
 from model.attention import attention, kernel_name

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from data.files import atomic
 from data.signals.recording import safe_name
 from trainer.reports.figures import bars_figure, reconstruction_figure, topography_figure
 from trainer.reports.tables import SIGNED
@@ -83,12 +84,11 @@ def trained_mark(report: dict) -> str:
 
 
 def save_figure(path: Path, figure: Figure, mark: str = "") -> Path:
-    """Write a PNG under a temporary name and rename it; `mark` is written below the axes."""
+    """Write a PNG, whole or absent; `mark` is written below the axes."""
     if mark:
         figure.text(0.5, 0.0, mark, ha="center", va="top", color="red", weight="bold")
-    temporary = path.with_name(path.name + ".partial")
-    figure.savefig(temporary, format="png", bbox_inches="tight" if mark else None)
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", bbox_inches="tight" if mark else None)
     return path
 
 

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.diskspace import is_machine_trouble
 from data.errors import InputError
+from data.files import machine_trouble
 from data.subjects.moabb_names import folder_number, quiet
 
 NAMES_SUBJECT = re.compile(
@@ -102,7 +102,7 @@ def files_on_disk(dataset, subject, root: Path) -> list[Path] | None:
             found = flat_paths(dataset.data_path(subject))
             return subject_files([*found, *touched], name, subject)
         except Exception as error:
-            if is_machine_trouble(error):
+            if machine_trouble(error):
                 raise
             # A loader without its files raises anything; what matters is the next try.
             touched.clear()
@@ -110,7 +110,7 @@ def files_on_disk(dataset, subject, root: Path) -> list[Path] | None:
             # data_path of some datasets also wants files that their signals do not need.
             dataset.get_data([subject])
         except Exception as error:
-            if is_machine_trouble(error):
+            if machine_trouble(error):
                 raise
             return None
     return subject_files(touched, name, subject) or subject_files(
