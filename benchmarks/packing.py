@@ -35,12 +35,13 @@ import numpy as np
 
 from data.packing.assemble import collect, write_shards
 from data.packing.items import items as packing
+from data.packing.listing import list_items
 from data.shards.manifest import read_manifest
 from data.signals import eeg as preprocess
 from data.signals.filtering import BandPass
 from data.signals.profiles import Profile, get_profile
 from data.signals.reading import SpanReader
-from data.sources.spec import WorkItem, list_items, parse_spec
+from data.sources.spec import WorkItem, parse_spec
 
 READING, FILTERING, WRITING, REST = "reading", "filtering, resampling", "shards", "all else"
 STAGES = [

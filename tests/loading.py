@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 
+from data.packing.listing import list_items
 from data.signals.eeg import make_windows
 from data.signals.profiles import get_profile
-from data.sources.spec import list_items, parse_spec
+from data.sources.spec import parse_spec
 
 DEFAULT = get_profile("default")
 

@@ -18,6 +18,7 @@ from scipy.signal import firwin, freqz, resample_poly
 import data.signals.filtering
 import data.signals.reading
 from data.files import scratch_array
+from data.packing.listing import list_items
 from data.signals.eeg import make_windows
 from data.signals.filtering import BandPass
 from data.signals.profiles import get_profile
@@ -25,7 +26,7 @@ from data.signals.reading import SpanReader
 from data.signals.recording import Event, Recording
 from data.signals.spans import spans_of
 from data.sources.formats.opening import read_raw
-from data.sources.spec import list_items, parse_spec
+from data.sources.spec import parse_spec
 
 DEFAULT = get_profile("default")
 BRAIN2IMAGE = get_profile("brain2image")
@@ -339,7 +340,8 @@ PEAK = """
 import re, sys, threading
 import data.files, data.signals.eeg
 from data.signals.profiles import get_profile
-from data.sources.spec import list_items, parse_spec
+from data.packing.listing import list_items
+from data.sources.spec import parse_spec
 data.files.IN_MEMORY_BYTES = 4_000_000
 profile = get_profile("default")
 [item] = list_items(parse_spec("raw:" + sys.argv[1]), profile)

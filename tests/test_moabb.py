@@ -12,6 +12,7 @@ import pytest
 from data.electrodes.montages import TEMPLATE
 from data.errors import InputError
 from data.files import _hash
+from data.packing.listing import list_items
 from data.signals.eeg import make_windows, source_hashes
 from data.signals.profiles import get_profile
 from data.signals.recording import Recording
@@ -20,7 +21,7 @@ from data.sources import from_moabb
 from data.sources.formats import moabb_skips, offline
 from data.sources.formats.moabb_skips import mark_skips
 from data.sources.from_moabb import MoabbItem
-from data.sources.spec import list_items, parse_spec
+from data.sources.spec import parse_spec
 
 CHANNELS = ["Fz", "C3", "Cz", "C4", "Pz", "O1", "Oz", "O2"]
 SFREQ = 250.0

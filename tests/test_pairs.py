@@ -29,13 +29,14 @@ from data.inspection.survey_meg import remarks_meg, survey_meg
 from data.pack import main as pack
 from data.packing.items import run_jobs
 from data.packing.jobs import make_jobs, read_record
+from data.packing.listing import list_items
 from data.shards.manifest import read_manifest
 from data.shards.summary import summarise
 from data.shards.tars import ShardReader, verify_shard, write_shard
 from data.signals.eeg_meg import make_windows, sensors_of
 from data.signals.profiles import get_profile
 from data.signals.recording import MegOptions, Recording
-from data.sources.spec import list_items, parse_spec
+from data.sources.spec import parse_spec
 
 EEG2MEG = get_profile("eeg2meg")
 HALF = 2**-11  # half a unit in the last place of float16, relative

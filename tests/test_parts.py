@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from test_pack import content
 
 from data.errors import InputError
 from data.pack import main
+from data.packing import jobs
 from data.packing.items import locked
 from data.packing.parts import Part, parse_part, read_notes
 from data.shards.manifest import MANIFEST
@@ -43,6 +46,41 @@ def test_parts_share_the_items_out():
     shares = [Part(i, 3).of(items) for i in (1, 2, 3)]
     assert sorted(item for share in shares for item in share) == items
     assert max(map(len, shares)) - min(map(len, shares)) == 1
+
+
+def test_only_code_that_makes_bytes_refuses_a_pack_that_was_begun(root, tmp_path, monkeypatch):
+    """An edited picture, report or command does not; a filter, a source or a table does."""
+    monkeypatch.setattr(jobs, "ROOT", shutil.copytree(root / "data", tmp_path / "data"))
+    before = jobs.code_version()
+    for name in ("inspection/drawing.py", "shards/summary.py", "batches/local.py", "pack.py"):
+        (tmp_path / "data" / name).write_text("# edited")
+        assert jobs.code_version() == before
+    for name in ("signals/filtering.py", "sources/from_raw.py", "simulate/vectorview306.csv"):
+        (tmp_path / "data" / name).write_text("# edited")
+        assert jobs.code_version() != before
+        before = jobs.code_version()
+
+
+def test_the_code_that_makes_bytes_is_all_that_packing_imports(root):
+    """What workers and the writer import, directly or not, is covered; but for what cannot change
+    a byte: errors, processes, options and the containers of a reader."""
+    covered = {path.relative_to(root) for path in jobs.code_that_makes_bytes()}
+    assert all((root / path).is_file() for path in covered)
+    known, todo = set(), sorted(path for path in covered if path.suffix == ".py")
+    while todo:
+        path = todo.pop()
+        if path in known:
+            continue
+        known.add(path)
+        for node in ast.walk(ast.parse((root / path).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("data."):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                files = (Path(*name.split(".")).with_suffix(".py") for name in names)
+                todo += [file for file in files if (root / file).is_file()]
+    assert {path.as_posix() for path in known - covered} == {
+        "data/errors.py", "data/workers.py", "data/shards/readers.py", "data/batches/pairs.py",
+        "data/packing/jobs.py", "data/packing/listing.py", "data/packing/parts.py",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/2", "1/2/3"])

@@ -18,6 +18,9 @@ from data.packing.parts import incomplete
 from data.signals.profiles import Profile
 from data.sources.spec import WorkItem
 
+ROOT = Path(__file__).parents[1]
+"""The package data/."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -36,16 +39,36 @@ class Job:
         return self.folder / f"{self.item.key}.json"
 
 
+MAKES_BYTES = (
+    "electrodes", "signals", "simulate", "sources", "subjects", "files.py", "spacing.py",
+    "packing/assemble.py", "packing/items.py", "packing/writing.py", "shards/manifest.py",
+    "shards/remarks.py", "shards/sensors.py", "shards/tars.py",
+)  # fmt: skip
+"""Folders and files of data/ that decide what shards and manifest hold."""
+
+
 def code_version() -> str:
-    """Hash of this package's code and of the libraries that touch signals: windows that another
-    version left behind are not mixed with this one's."""
+    """Hash of the code that makes the bytes and of the libraries that touch signals: windows that
+    another version left behind are not mixed with this one's. Commands, pictures, reports and
+    readers are not in it: a pack goes on after they were edited."""
     digest = hashlib.sha256()
-    root = Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    for path in code_that_makes_bytes():
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     for library in ("mne", "moabb", "numpy", "scipy"):
         digest.update(version(library).encode())
     return digest.hexdigest()
+
+
+def code_that_makes_bytes() -> list[Path]:
+    """The files that `code_version` covers, sorted; simulated sensors' table among them."""
+    found = []
+    for name in MAKES_BYTES:
+        path = ROOT / name
+        if path.is_dir():
+            found += [p for p in path.rglob("*") if p.suffix in (".py", ".csv")]
+        else:
+            found.append(path)
+    return sorted(found)
 
 
 def make_jobs(

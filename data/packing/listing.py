@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Iterable
@@ -10,7 +11,10 @@ from data.errors import InputError
 from data.files import machine_trouble, require_text_names
 from data.signals.profiles import Profile
 from data.signals.recording import Recording
-from data.sources.spec import Spec, WorkItem, list_items
+from data.sources.kinds import CHOSEN_BY_SUBJECT, KINDS
+from data.sources.labels.choose import label_items
+from data.sources.spec import Spec, WorkItem
+from data.subjects.selection import select_subjects
 from data.subjects.split import Wish
 
 SIMULATED = "python data/pack.py --source simulated --out shards/simulated"
@@ -61,6 +65,21 @@ def list_all(
         names = ", ".join(str(spec) for spec, error in errors if error.what == text)
         what.append(f"  - {names}: {text.removeprefix(f'--source {names}: ')}")
     raise InputError("\n".join(what), "\n  -> ".join(remedies))
+
+
+def list_items(spec: Spec, profile: Profile) -> list[WorkItem]:
+    """The work items of a source, in a stable order.
+
+    Raises InputError for what is missing or wrong (a file, a dataset's name, no network ...).
+    """
+    items = importlib.import_module(KINDS[spec.kind].module).list_items(spec, profile)
+    if not items:
+        raise InputError(f"--source {spec}: nothing to pack", "check the path and the options")
+    if spec.kind in CHOSEN_BY_SUBJECT:
+        people = list(dict.fromkeys(item.subject for item in items))
+        wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")
+        items = [item for item in items if item.subject in wanted]
+    return label_items(spec, items)
 
 
 def _refuse_two_spellings(items: Iterable[WorkItem]) -> None:
