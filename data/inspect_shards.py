@@ -17,7 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # repo root, not this di
 import argparse
 import html
 
-from data.errors import InputError, run_command
+from data.errors import InputError, few, run_command
 from data.files import make_folder, readable, write_atomic
 from data.inspection.survey import DatasetSurvey, remarks, survey
 from data.inspection.survey_meg import draw_meg, remarks_meg, survey_meg
@@ -120,8 +120,7 @@ def facts(manifest: Manifest) -> str:
 def _remarks(found: list[str]) -> str:
     if not found:
         return "nothing stands out"
-    more = [f"  ... and {len(found) - SHOWN_REMARKS} more"] if len(found) > SHOWN_REMARKS else []
-    return "\n".join(["look at:", *(f"  {line}" for line in found[:SHOWN_REMARKS]), *more])
+    return "\n  ".join(["look at:", *few(found, SHOWN_REMARKS)])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # repo root, not this di
 
 import shutil
 
-from data.errors import InputError, run_command
+from data.errors import InputError, few, run_command
 from data.files import make_folder
 from data.packing.assemble import collect, write_shards
 from data.packing.finished import (
@@ -201,11 +201,7 @@ def say_again(changed: list[str]) -> None:
     """Print what changed since a pack was begun: what was made of it is not kept."""
     if changed:
         print("changed since this pack was begun; what was made of these is made again:")
-        for line in changed[:SHOWN]:
-            print(f"  {line}")
-        if len(changed) > SHOWN:
-            print(f"  ... and {len(changed) - SHOWN} more")
-        sys.stdout.flush()
+        print("\n".join(f"  {line}" for line in few(changed, SHOWN)), flush=True)
 
 
 def _begun_remedy(out: Path) -> str:

@@ -25,7 +25,7 @@ from data.electrodes.channel_names import is_other_than_eeg, parse_labels
 from data.electrodes.frames import OwnPlaces, own_places
 from data.electrodes.montages import TEMPLATE, montage_places, place_of, template_positions
 from data.electrodes.twins import LeftOut, each_once
-from data.errors import InputError
+from data.errors import InputError, some
 
 FEWEST = 4
 """An average reference over fewer channels is mostly the channels themselves."""
@@ -119,11 +119,10 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
 
 
 def _too_few_placed(where: str, placed: int, names: list[str]) -> InputError:
-    shown = ", ".join(names[:12]) + " ..." * (len(names) > 12)
     least = max(FEWEST, -(-len(names) // 2))
     return InputError(
         f"{where}: {placed} of {len(names)} EEG channels have a known position, at least {least} "
-        f"must (channels: {shown})",
+        f"must (channels: {some(names, 12)})",
         "name a montage with montage=, e.g. montage=biosemi128, montage=GSN-HydroCel-128 or "
         "montage=/path/to/positions.elc; MNE's built-in ones are listed by "
         'python -c "import mne; print(mne.channels.get_builtin_montages())". Channels that are no '

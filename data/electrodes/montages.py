@@ -84,7 +84,7 @@ def _montage_file(montage: str) -> mne.channels.DigMontage:
         builtin = mne.channels.get_builtin_montages()
         raise InputError(
             f"montage={montage}: neither built into MNE nor a file",
-            f"{did_you_mean(montage, builtin)} Built in are {', '.join(builtin)}.".strip(),
+            did_you_mean(montage, builtin, "Built in are"),
         )
     try:
         return mne.channels.read_custom_montage(montage)

@@ -13,7 +13,7 @@ import mne
 import numpy as np
 from mne.io.constants import FIFF
 
-from data.errors import InputError
+from data.errors import InputError, some
 
 UNKNOWN = FIFF.FIFF_UNIT_NONE
 NO_RANGE = FIFF.FIFF_UNIT_UNITLESS
@@ -58,7 +58,7 @@ def check_units_known(info: mne.Info, picks: list[int], where: str) -> None:
         names = [info["ch_names"][index] for index in sorted(unknown)]
         raise InputError(
             f"{where}: the unit of {len(names)} of {len(picks)} EEG channels is blank or no "
-            f"voltage ({some(names)}), and MNE would take their numbers for volts",
+            f"voltage ({some(names, 6)}), and MNE would take their numbers for volts",
             "if they are microvolts, add ,unit=uV to the source (raw: and bids: take nV, uV, mV, "
             "V), or give the column units of a BIDS channels.tsv beside the file",
         )
@@ -88,7 +88,7 @@ def odd_units(
     few = len(loud) <= max(1, int(FEW * len(rows)))
     if few and (quiet_fits or not loud_fits):
         return {int(row): f"noisy ({ratio:.0f} times the others: another unit?)" for row in loud}
-    shown = [some([names[row] for row in group]) for group in (loud, quiet)]
+    shown = [some([names[row] for row in group], 6) for group in (loud, quiet)]
     raise InputError(
         f"{where}: {len(loud)} channels ({shown[0]}) are {ratio:.2g} times louder than the other "
         f"{len(quiet)} ({shown[1]}): probably they are in two units",
@@ -109,9 +109,3 @@ def two_groups(amplitudes: np.ndarray) -> tuple[np.ndarray, float] | None:
         return None
     loud = amplitudes > order[place]
     return loud, float(np.median(amplitudes[loud]) / np.median(amplitudes[~loud]))
-
-
-def some(names: list[str], most: int = 6) -> str:
-    """The first names, and how many more."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

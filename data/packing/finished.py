@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from data.errors import InputError
+from data.errors import InputError, few
 from data.files import dump_json, hash_once, named, readable
 from data.packing.listing import name_of
 from data.packing.recipe import Recipe
@@ -148,12 +148,11 @@ def refuse_other_content(manifest: Manifest, items: Sequence[WorkItem], workers:
                 if paths
                 else "it was made of the same sources"
             )
-    more = [f"... and {len(differ) - SHOWN} more"] * (len(differ) > SHOWN)
     touched = {line.split(":", 1)[0] for line in differ}
     foreign = touched >= {*there, *asked} and len(there) > 1
     raise InputError(
         f"{out}: was packed from other files than those that are there now\n  "
-        + "\n  ".join([*sorted(differ)[:SHOWN], *more])
+        + "\n  ".join(few(sorted(differ), SHOWN))
         + "\n  (no recording is the same: is this another folder?)" * foreign,
         _WAYS,
     )

@@ -30,12 +30,10 @@ def list_all(
             for item in list_items(spec, profile):
                 require_text_names(item.source_files())
                 if item.key in items:
-                    raise InputError(
-                        f"--source {spec}: {item.key} is named twice", "name each recording once"
-                    )
+                    raise spec.wrong(f"{item.key} is named twice", "name each recording once")
                 if (name := name_of(item)) in names:
-                    raise InputError(
-                        f"--source {spec}: two recordings are called {name}, the other one by "
+                    raise spec.wrong(
+                        f"two recordings are called {name}, the other one by "
                         f"--source {names[name]}",
                         "give raw: and bids: sources of different recordings dataset=NAME each",
                     )
@@ -47,8 +45,8 @@ def list_all(
         except Exception as error:
             if (trouble := machine_trouble(error)) is None:
                 raise
-            raise InputError(
-                f"--source {spec}: the machine failed, not the recordings: {trouble}",
+            raise spec.wrong(
+                f"the machine failed, not the recordings: {trouble}",
                 "wait until it works again, then run the same command again",
             ) from error
     if not errors:
@@ -74,7 +72,7 @@ def list_items(spec: Spec, profile: Profile) -> list[WorkItem]:
     """
     items = importlib.import_module(KINDS[spec.kind].module).list_items(spec, profile)
     if not items:
-        raise InputError(f"--source {spec}: nothing to pack", "check the path and the options")
+        raise spec.wrong("nothing to pack", "check the path and the options")
     if spec.kind in CHOSEN_BY_SUBJECT:
         people = list(dict.fromkeys(item.subject for item in items))
         wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")

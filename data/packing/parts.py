@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import InputError
+from data.errors import InputError, few
 from data.files import dump_json, write_atomic
 
 NOTE = re.compile(r"part-(\d+)-of-(\d+)\.json")
@@ -102,10 +102,9 @@ def refuse_other_list(folder: Path, items: list[str]) -> None:
     be the same for all."""
     lines = changed_list(folder, items)
     if lines:
-        more = [f"... and {len(lines) - SHOWN} more"] * (len(lines) > SHOWN)
         raise InputError(
             f"{folder.parent}: the recordings are not those that the parts were begun with\n  "
-            + "\n  ".join([*lines[:SHOWN], *more]),
+            + "\n  ".join(few(lines, SHOWN)),
             "put them back as they were; or give the command without --part and --merge, which "
             "packs what is missing and keeps what still fits",
         )
@@ -136,9 +135,7 @@ def incomplete(folder: Path, missing: dict[int, str], total: int) -> InputError:
     """The error of a merge that finds items missing. `missing`: {place in the list: what is wrong},
     of `total` items."""
     counts = {note.part.count for note in read_notes(folder)}
-    shown = [f"  {text}" for text in list(missing.values())[:SHOWN]]
-    if len(missing) > SHOWN:
-        shown.append(f"  ... and {len(missing) - SHOWN} more")
+    shown = "\n  ".join(few(list(missing.values()), SHOWN))
     remedy = "run the parts that made them again, then merge again"
     if len(counts) == 1:
         (count,) = counts
@@ -148,6 +145,6 @@ def incomplete(folder: Path, missing: dict[int, str], total: int) -> InputError:
             f"(sbatch --array={','.join(map(str, again))} ...), then merge again"
         )
     return InputError(
-        f"{folder.parent}: {len(missing)} of {total} items are not packed\n" + "\n".join(shown),
+        f"{folder.parent}: {len(missing)} of {total} items are not packed\n  {shown}",
         remedy,
     )

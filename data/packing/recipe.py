@@ -148,7 +148,7 @@ def withhold(
         if plain_dataset(name) not in plain:
             raise InputError(
                 f"weights: {name}: no source has this dataset",
-                f"{did_you_mean(name, datasets)} They are {', '.join(datasets)}.".strip(),
+                did_you_mean(name, datasets, "They are"),
             )
     kept, left = [], {"exclude": [], "reserve": []}
     for item, wish in zip(items, wishes, strict=True):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from data.errors import InputError
+from data.errors import InputError, few
 from data.files import hash_once
 from data.sources.formats.recording_files import signals_of
 from data.sources.spec import WorkItem
@@ -53,9 +53,8 @@ def check_same_signal(items: Iterable[WorkItem], people: People) -> list[str]:
                     "same bytes"
                 )
     if clashes:
-        more = [f"... and {len(clashes) - SHOWN} more"] * (len(clashes) > SHOWN)
         raise InputError(
-            "one recording under two persons' names\n  " + "\n  ".join([*clashes[:SHOWN], *more]),
+            "one recording under two persons' names\n  " + "\n  ".join(few(clashes, SHOWN)),
             "leave one of the two out; or make them one person: give both one subject (subject= of "
             "raw:), or list their datasets under same_people: in a recipe",
         )

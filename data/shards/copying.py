@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.files import disk_full, is_full, require_room
-from data.errors import InputError
+from data.errors import InputError, few
 from data.files import atomic, hash_file, lock, make_folder, write_atomic
 from data.shards.manifest import MANIFEST, Manifest, ShardEntry, read_manifest
 
@@ -98,8 +98,7 @@ def _check_source(manifest: Manifest) -> None:
 
 def _raise_for(wrong: list[str], manifest: Manifest) -> None:
     if wrong:
-        more = [f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
-        lines = "\n  ".join([*wrong[:SHOWN], *more])
+        lines = "\n  ".join(few(wrong, SHOWN))
         raise InputError(
             f"{manifest.folder}: {len(wrong)} of {len(manifest.shards)} shards are damaged\n"
             f"  {lines}",

@@ -8,8 +8,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 
+from data.errors import few, some
+
 SHOWN = 12
 """Reasons that are printed of one kind."""
+OTHERS = "other reasons, in manifest.json"
 EXAMPLES = 4
 COUNTED = ("event", "recording")
 """What a reason may begin with that is counted."""
@@ -26,10 +29,10 @@ def channel_lines(recordings: list[dict], key: str) -> list[str]:
             names[why][name] += 1
         holding.update(set(reasons.values()))
     lines = [
-        f"{found.total()} {why}, in {_recordings(holding[why])}: {_some(found)}"
+        f"{found.total()} {why}, in {_recordings(holding[why])}: {some([name for name, _ in found.most_common()], EXAMPLES)}"
         for why, found in sorted(names.items(), key=lambda item: (-item[1].total(), item[0]))
     ]
-    return _cut(lines)
+    return few(lines, SHOWN, OTHERS)
 
 
 def window_lines(recordings: list[dict]) -> list[str]:
@@ -41,9 +44,10 @@ def window_lines(recordings: list[dict]) -> list[str]:
         counts.update(dropped)
         holding.update(dropped.keys())
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return _cut(
-        [f"{count} {_plural(why, count)}, in {_recordings(holding[why])}" for why, count in ordered]
-    )
+    lines = [
+        f"{count} {_plural(why, count)}, in {_recordings(holding[why])}" for why, count in ordered
+    ]
+    return few(lines, SHOWN, OTHERS)
 
 
 def skipped_lines(skipped: list[dict]) -> list[str]:
@@ -59,7 +63,7 @@ def skipped_lines(skipped: list[dict]) -> list[str]:
         first, more = found[0], len(found) - 1
         others = f"; {more} more for a like reason, e.g. {found[1]['name']}" if more else ""
         lines.append(f"{first['name']}: {first['reason']}{others}")
-    return [*_cut(lines), "all of them: source.skipped in manifest.json"]
+    return [*few(lines, SHOWN, OTHERS), "all of them: source.skipped in manifest.json"]
 
 
 def _plain_reason(reason: str) -> str:
@@ -81,16 +85,3 @@ def _kind(why: str) -> str:
 
 def _recordings(count: int) -> str:
     return f"{count} recording{'s' * (count != 1)}"
-
-
-def _some(names: Counter) -> str:
-    shown = ", ".join(name for name, _ in names.most_common(EXAMPLES))
-    more = len(names) - EXAMPLES
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _cut(lines: list[str]) -> list[str]:
-    more = len(lines) - SHOWN
-    return (
-        [*lines[:SHOWN], f"... and {more} other reasons, in manifest.json"] if more > 0 else lines
-    )

@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from data.errors import few
+
 SHOWN = 20
 """Kinds of remarks that are printed for one data set."""
 LONGEST = 300
@@ -67,6 +69,4 @@ def grouped(recordings: list[dict]) -> list[str]:
             lines += [f"{names[0]}: {text}" for _, text in found]
         else:
             lines.append(f"{len(names)} recordings: {found[0][1]} (e.g. {names[0]})")
-    if len(lines) > SHOWN:
-        lines[SHOWN:] = [f"... and {len(lines) - SHOWN} other remarks, in manifest.json"]
-    return lines
+    return few(lines, SHOWN, "other remarks, in manifest.json")

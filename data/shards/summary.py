@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from data.errors import some
 from data.files import readable
 from data.shards.manifest import Manifest
 from data.shards.omissions import channel_lines, skipped_lines, window_lines
@@ -87,12 +88,8 @@ def _labels(recordings: list[dict]) -> list[str]:
     without = counts.pop(None, 0)
     if not counts:
         return []
-    shown = [f"{label} ({count})" for label, count in sorted(counts.items())[:SHOWN_LABELS]]
-    if len(counts) > SHOWN_LABELS:
-        shown.append(f"and {len(counts) - SHOWN_LABELS} more")
-    return [
-        f"  labels      {', '.join(shown)} of recordings" + f"; {without} without" * (without > 0)
-    ]
+    shown = some([f"{label} ({count})" for label, count in sorted(counts.items())], SHOWN_LABELS)
+    return [f"  labels      {shown} of recordings" + f"; {without} without" * (without > 0)]
 
 
 def _range(values: list[int]) -> str:

@@ -70,9 +70,7 @@ class Profile:
 
         if self.scale not in SCALES:
             raise InputError(
-                f"scale={self.scale}",
-                f"{did_you_mean(self.scale, SCALES)} "
-                "Write --scale recording or --scale session.".strip(),
+                f"scale={self.scale}", did_you_mean(self.scale, SCALES, "The scales are")
             )
         if self.meg and self.scale != "recording":
             raise InputError(
@@ -121,7 +119,7 @@ def get_profile(name: str, window_s: float | None = None, scale: str = "recordin
     if name not in PROFILES:
         raise InputError(
             f"--profile {name}: no such profile",
-            f"{did_you_mean(name, PROFILES)} The profiles are {', '.join(PROFILES)}.".strip(),
+            did_you_mean(name, PROFILES, "The profiles are"),
         )
     profile = replace(PROFILES[name], scale=scale)
     if window_s is None:

@@ -129,7 +129,7 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
     root = Path(spec.target).expanduser()
     if not any(root.glob("sub-*/")):
         what = "no folder sub-* in it" if root.is_dir() else "no such folder"
-        raise InputError(f"--source {spec}: {what}", "give the root of a BIDS dataset")
+        raise spec.wrong(f"{what}", "give the root of a BIDS dataset")
     everything = recordings_of(spec, root)
     people = list(dict.fromkeys(path.subject for path in everything))
     wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")

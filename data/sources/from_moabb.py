@@ -206,9 +206,8 @@ def _download(spec: Spec, dataset, subject) -> list[Path]:
     except Exception as error:  # hosts, archives and checksums fail in their own ways
         if is_full(error):
             raise disk_full(data_root(), None) from error
-        raise InputError(
-            f"--source {spec}: subject {subject} could not be fetched "
-            f"({type(error).__name__}: {str(error)[:200]})",
+        raise spec.wrong(
+            f"subject {subject} could not be fetched ({type(error).__name__}: {str(error)[:200]})",
             "try again later, or from MOABB's mirror with  MOABB_DOWNLOAD_PROVIDER=nemar",
         ) from error
     return subject_files(paths, type(dataset).__name__, subject)
@@ -225,8 +224,8 @@ def _absent(spec: Spec, name: str, missing: list, present: list, root: Path) -> 
         remedy = remedy.replace(f"  # {len(missing)} absent", "")
     if present:
         remedy += f"; or pack what is here with subjects=available ({describe_subjects(present)})"
-    return InputError(
-        f"--source {spec}: no files under {root} for {len(missing)} of "
+    return spec.wrong(
+        f"no files under {root} for {len(missing)} of "
         f"{len(missing) + len(present)} subjects ({describe_subjects(missing)}), and no network to "
         "fetch them from",
         remedy,

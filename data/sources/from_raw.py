@@ -22,7 +22,6 @@ from pathlib import Path
 
 import mne
 
-from data.errors import InputError
 from data.files import file_signature, require_text_names
 from data.signals.profiles import Profile
 from data.signals.recording import Event, MegOptions, Recording, safe_name
@@ -112,9 +111,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
     paths = sorted(path for path in matches if not is_part_of_another(path))
     if not paths:
         kind = "no such file" if not glob.has_magic(target) else "no file matches"
-        raise InputError(
-            f"--source {spec}: {kind}", "check the path; quote it so that the shell leaves * alone"
-        )
+        raise spec.wrong(f"{kind}", "check the path; quote it so that the shell leaves * alone")
     require_text_names(paths)
     for path in paths:
         check_own_signal(path)

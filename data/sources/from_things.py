@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import InputError
 from data.files import file_signature
 from data.signals.profiles import Profile
 from data.signals.recording import Event, Recording
@@ -82,8 +81,8 @@ def list_items(spec: Spec, profile: Profile) -> list[ThingsItem]:
         people.setdefault(header.parent.parent.name.removeprefix("sub-"), []).append(header)
     if not people:
         what = "no sub-*/eeg/*.vhdr in it" if root.is_dir() else "no such folder"
-        raise InputError(
-            f"--source {spec}: {what}",
+        raise spec.wrong(
+            f"{what}",
             "give the root of OpenNeuro ds003825; it is fetched with  "
             "openneuro-py download --dataset ds003825 --target_dir DIR  or  "
             "aws s3 sync --no-sign-request s3://openneuro.org/ds003825 DIR",

@@ -107,8 +107,8 @@ def list_items(spec: Spec, profile: Profile) -> list[Things2Item]:
             people.setdefault(path.parent.parent.name.removeprefix("sub-"), []).append(path)
     if not people:
         what = "no sub-*/ses-*/raw_eeg_*.npy in it" if root.is_dir() else "no such folder"
-        raise InputError(
-            f"--source {spec}: {what}",
+        raise spec.wrong(
+            f"{what}",
             "give the folder raw_data of THINGS-EEG2 (osf.io/3jk45, or Figshare+ 18470912), with "
             "the archives of the people unpacked",
         )
@@ -199,7 +199,5 @@ def _chosen(spec: Spec, option: str, known: list[str]) -> list[str]:
     text = spec.options.get(option)
     wanted = known if text is None else [part.strip() for part in text.split("+")]
     if not set(wanted) <= set(known):
-        raise InputError(
-            f"--source {spec}: {option}={text}", f"join some of {', '.join(known)} with +"
-        )
+        raise spec.wrong(f"{option}={text}", f"join some of {', '.join(known)} with +")
     return wanted

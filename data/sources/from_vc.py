@@ -151,19 +151,17 @@ def list_items(spec: Spec, profile: Profile) -> list[VcItem]:
     channels = _option_path(spec, "channels")
     by = spec.options.get("by", "subject")
     if by not in ("subject", "image") or (by == "image" and not splits):
-        raise InputError(
-            f"--source {spec}: by={by}", "use by=subject, or by=image together with splits=FILE"
-        )
+        raise spec.wrong(f"by={by}", "use by=subject, or by=image together with splits=FILE")
     number = spec.options.get("split_num", "0")
     if not number.isdecimal():
-        raise InputError(f"--source {spec}: split_num={number}", "give a whole number from 0")
+        raise spec.wrong(f"split_num={number}", "give a whole number from 0")
     rows = read_vc(path)["dataset"]
     subjects = sorted({int(row["subject"]) for row in rows})
     only = spec.options.get("subject")
     if only is not None:
         if canonical_subject(only) not in map(str, subjects):
-            raise InputError(
-                f"--source {spec}: subject={only} is not in the file",
+            raise spec.wrong(
+                f"subject={only} is not in the file",
                 f"its subjects are {', '.join(map(str, subjects))}",
             )
         subjects = [int(canonical_subject(only))]
@@ -173,8 +171,8 @@ def list_items(spec: Spec, profile: Profile) -> list[VcItem]:
         # block_splits_by_image_single.pth counts within one subject and so ends far earlier.
         single = only is not None and top < sum(int(row["subject"]) == subjects[0] for row in rows)
         if only is None and len(subjects) > 1 and top < 0.5 * len(rows):
-            raise InputError(
-                f"--source {spec}: {splits.name} counts to {top}, there are {len(rows)} segments",
+            raise spec.wrong(
+                f"{splits.name} counts to {top}, there are {len(rows)} segments",
                 "it splits one subject's segments: name it with subject= (the authors used 4)",
             )
         of_subject = sum(int(row["subject"]) == subjects[0] for row in rows)
@@ -209,5 +207,5 @@ def _option_path(spec: Spec, name: str) -> Path | None:
         return None
     path = Path(spec.options[name]).expanduser()
     if not path.is_file():
-        raise InputError(f"--source {spec}: {name}={path}: no such file", "check the path")
+        raise spec.wrong(f"{name}={path}: no such file", "check the path")
     return path

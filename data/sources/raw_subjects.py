@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.errors import InputError
+from data.errors import some
 from data.sources.spec import Spec
 
 ONE, EACH = "one", "file"
@@ -78,12 +78,8 @@ def example(inside: Sequence[str]) -> str:
         found, key=lambda p: (len(found[p]) == len(inside), all(map(str.isdecimal, found[p])))
     )
     people = found[pattern]
-    shown = ", ".join(
-        f"{name} ({count} file{'s' * (count > 1)})"
-        for name, count in sorted(people.items())[:SHOWN]
-    )
-    more = ", ..." if len(people) > SHOWN else ""
-    return f"e.g. 'subject={pattern}' makes {len(people)} people of them: {shown}{more}"
+    counted = [f"{name} ({n} file{'s' * (n > 1)})" for name, n in sorted(people.items())]
+    return f"e.g. 'subject={pattern}' makes {len(people)} people of them: {some(counted, SHOWN)}"
 
 
 def _by_expression(pattern: str, paths: list[Path], inside: list[str], spec: Spec) -> list[str]:
@@ -92,8 +88,8 @@ def _by_expression(pattern: str, paths: list[Path], inside: list[str], spec: Spe
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(
-            f"--source {spec}: subject={pattern} is not a regular expression ({error})",
+        raise spec.wrong(
+            f"subject={pattern} is not a regular expression ({error})",
             r"write e.g. subject=(P\d+)",
         ) from None
     above = not any(map(compiled.search, inside))
@@ -103,16 +99,16 @@ def _by_expression(pattern: str, paths: list[Path], inside: list[str], spec: Spe
         match = compiled.search(name)
         value = match and (match[1] if match.groups() else match[0])
         if not value:
-            raise InputError(
-                f"--source {spec}: subject={pattern} is not found in {name}",
+            raise spec.wrong(
+                f"subject={pattern} is not found in {name}",
                 r"write an expression that every path has, e.g. subject=(P\d+)",
             )
         subjects.append(value)
     plain = re.fullmatch(r"[\w-]+", pattern)
     if len(paths) > 1 and len(set(subjects)) == 1 and not plain:
         where = ", found in a folder above them all" if above else ""
-        raise InputError(
-            f"--source {spec}: subject={pattern} makes every file one person: {len(paths)} files "
+        raise spec.wrong(
+            f"subject={pattern} makes every file one person: {len(paths)} files "
             f"are all {subjects[0]!r}{where}",
             f"if they are one person, write subject={ONE}"
             + (f" or subject={subjects[0]}" if re.fullmatch(r"[\w-]+", subjects[0]) else "")
@@ -136,24 +132,22 @@ def _by_names(
     if count == 1:
         return stems, []
     if not any(subjects) and all(CODE.fullmatch(stem) for stem in stems):
-        shown = ", ".join(sorted(set(stems))[:SHOWN])
-        more = ", ..." if len(set(stems)) > SHOWN else ""
+        people = sorted(set(stems))
         return stems, [
-            f"each file's name is taken for its subject: {len(set(stems))} people ({shown}{more}); "
-            f"if it counts one person's sessions, write subject={ONE}"
+            f"each file's name is taken for its subject: {len(people)} people "
+            f"({some(people, SHOWN)}); if it counts one person's sessions, write subject={ONE}"
         ]
     if not any(subjects) and all(map(_names_nobody, stems)):
         return [ONE] * count, [
-            f"the names ({', '.join(stems[:SHOWN])}{', ...' * (count > SHOWN)}) say what was "
-            f"recorded and not of whom: every file ({count}) is taken for one person, in one "
-            f"split; where that is wrong, say who with subject=REGEX, or subject={EACH} for a "
-            "person each"
+            f"the names ({some(stems, SHOWN)}) say what was recorded and not of whom: every file "
+            f"({count}) is taken for one person, in one split; where that is wrong, say who with "
+            f"subject=REGEX, or subject={EACH} for a person each"
         ]
     unknown = [name for name, subject in zip(inside, subjects, strict=True) if not subject]
-    raise InputError(
-        f"--source {spec}: nothing tells whose recordings these are: {len(unknown)} of {count} "
-        f"files have no sub-XX in their names ({', '.join(unknown[:SHOWN])}"
-        f"{', ...' * (len(unknown) > SHOWN)}), and one person's must not land in two splits",
+    raise spec.wrong(
+        f"nothing tells whose recordings these are: {len(unknown)} of {count} "
+        f"files have no sub-XX in their names ({some(unknown, SHOWN)}), and one person's must not "
+        "land in two splits",
         "say who with subject=REGEX, looked for in the path below "
         f"{common.name or common}; {example(inside)}".rstrip("; ")
         + f"; if all are one person, write subject={ONE}; if each file is a person of its own, "

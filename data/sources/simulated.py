@@ -103,8 +103,7 @@ def list_items(spec, profile: Profile) -> list[SimulatedItem]:
         if montage not in MONTAGES:
             raise InputError(
                 f"simulated: no montage {montage!r}",
-                f"{did_you_mean(montage, MONTAGES)} The montages are "
-                f"{', '.join(MONTAGES)}; join several with +.".strip(),
+                did_you_mean(montage, MONTAGES, "Joined by + several of"),
             )
     subjects = int(_number(options, "subjects", whole=True))
     minutes, seed = _number(options, "minutes"), int(_number(options, "seed", whole=True))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data.errors import InputError, did_you_mean
+from data.errors import did_you_mean
 from data.signals.profiles import Profile
 from data.signals.recording import MegOptions, Recording
 from data.simulate.eeg_meg import STATISTICS, World, note, simulate
@@ -77,13 +77,13 @@ class SimulatedPairItem:
 def list_items(spec, profile: Profile) -> list[SimulatedPairItem]:
     """One item per person and run. InputError for an unknown word or a number out of range."""
     if spec.target and "statistics" in spec.options:
-        raise InputError(f"--source {spec}: statistics given twice", "give it once")
+        raise spec.wrong("statistics given twice", "give it once")
     options = {**DEFAULTS, **spec.options}
     statistics = spec.target or options["statistics"]
     if statistics not in STATISTICS:
-        raise InputError(
-            f"--source {spec}: statistics={statistics}",
-            f"{did_you_mean(statistics, STATISTICS)} It is {' or '.join(STATISTICS)}.".strip(),
+        raise spec.wrong(
+            f"statistics={statistics}",
+            did_you_mean(statistics, STATISTICS, "They are"),
         )
     number = {name: _number(spec, name, options[name]) for name in RANGES if name != "eeg"}
     caps = [int(_number(spec, "eeg", text)) for text in options["eeg"].split("+")]
@@ -113,8 +113,8 @@ def _number(spec, name: str, text: str) -> float | int:
         good = False
     if not good:
         kind = "a whole number" if name in WHOLE else "a number"
-        raise InputError(
-            f"--source {spec}: {name}={text}",
+        raise spec.wrong(
+            f"{name}={text}",
             f"give {kind} from {low} to {high}, e.g. {name}={DEFAULTS[name]}",
         )
     return int(value) if name in WHOLE else value

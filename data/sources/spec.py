@@ -11,7 +11,7 @@ are imported when first asked for, because MOABB and torch take seconds to impor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -40,20 +40,34 @@ class Spec:
     def split(self) -> str:
         return self.options.get("split", "auto")
 
+    def wrong(self, what: str, remedy: str) -> InputError:
+        """The error for something amiss with this source."""
+        return InputError(f"--source {self}: {what}", remedy)
+
+    def choice(self, name: str, values: Sequence[str], default: str | None = None) -> str | None:
+        """An option that is one of `values`; InputError for another."""
+        text = self.options.get(name, default)
+        if text not in (default, *values):
+            ways = " or ".join(f"{name}={value}" for value in values)
+            raise self.wrong(f"{name}={text}", f"write {ways}")
+        return text
+
     def flag(self, name: str, default: bool) -> bool:
         """A 0/1 option."""
-        text = self.options.get(name, str(int(default)))
-        if text not in ("0", "1"):
-            raise InputError(f"--source {self}: {name}={text}", f"write {name}=1 or {name}=0")
-        return text == "1"
+        return self.choice(name, ("1", "0"), str(int(default))) == "1"
+
+    def path(self, name: str) -> Path | None:
+        """An option that names a file; InputError where there is none."""
+        if name not in self.options:
+            return None
+        path = Path(self.options[name]).expanduser()
+        if not path.is_file():
+            raise self.wrong(f"{name}={path}: no such file", "check the path")
+        return path
 
     def mains(self) -> float | None:
         """The option `mains_hz`."""
-        text = self.options.get("mains_hz")
-        if text not in (None, "50", "60"):
-            raise InputError(
-                f"--source {self}: mains_hz={text}", "write mains_hz=50 or mains_hz=60"
-            )
+        text = self.choice("mains_hz", ("50", "60"))
         return float(text) if text else None
 
     def unit(self) -> str | None:
@@ -61,25 +75,23 @@ class Spec:
         text = self.options.get("unit")
         plain = text.replace("µ", "u").replace("μ", "u") if text else None
         if plain not in (None, "nV", "uV", "mV", "V"):
-            raise InputError(
-                f"--source {self}: unit={text}", "write unit=uV, or another of nV, mV and V"
-            )
+            raise self.wrong(f"unit={text}", "write unit=uV, or another of nV, mV and V")
         return plain
 
     def meg_options(self, profile: Profile) -> MegOptions | None:
         """The options `sss` and `regress`; None where the profile keeps no MEG."""
         kinds = tuple(sorted(set(filter(None, self.options.get("regress", "").split("+")))))
         if not set(kinds) <= {"eog", "ecg"}:
-            raise InputError(
-                f"--source {self}: regress={'+'.join(kinds)}",
+            raise self.wrong(
+                f"regress={'+'.join(kinds)}",
                 "write regress=eog, regress=ecg or regress=eog+ecg",
             )
         options = MegOptions(self.flag("sss", False), kinds)
         if profile.meg:
             return options
         if options != MegOptions():
-            raise InputError(
-                f"--source {self}: sss and regress treat recordings of EEG and MEG",
+            raise self.wrong(
+                "sss and regress treat recordings of EEG and MEG",
                 f"add --profile eeg2meg, or leave them out (the profile is {profile.name})",
             )
         return None
@@ -126,8 +138,9 @@ def parse_spec(text: str) -> Spec:
     if name not in KINDS:
         raise InputError(
             f"--source {text}: there is no kind of source called {name!r}",
-            f"{did_you_mean(name, KINDS)} The kinds are {', '.join(KINDS)}; "
-            "write e.g. moabb:PhysionetMI or raw:/data/*.edf".strip(),
+            did_you_mean(
+                name, KINDS, "Write e.g. moabb:PhysionetMI or raw:/data/*.edf. The kinds are"
+            ),
         )
     known = {**KINDS[name].options, **COMMON}
     options: dict[str, str] = {}
@@ -136,7 +149,7 @@ def parse_spec(text: str) -> Spec:
         if option not in known:
             raise InputError(
                 f"--source {text}: {name} has no option {option!r}",
-                f"{did_you_mean(option, known)} Its options are {', '.join(known)}.".strip(),
+                did_you_mean(option, known, "Its options are"),
             )
         if option in options or not value:
             raise InputError(

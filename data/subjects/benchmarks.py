@@ -79,10 +79,9 @@ def list_called(text: str) -> str | None:
 def read_benchmark(name: str) -> Benchmark:
     """One list; InputError for a name that none has."""
     if name not in benchmark_names():
-        names = benchmark_names()
         raise InputError(
             f"{name}: no such list of reserved data sets",
-            f"{did_you_mean(name, names)} The lists are {', '.join(names)}.".strip(),
+            did_you_mean(name, benchmark_names(), "The lists are"),
         )
     content = (FOLDER / f"{name}.yaml").read_bytes()
     value = yaml.safe_load(content)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.errors import InputError, did_you_mean
+from data.errors import InputError, did_you_mean, some
 from data.files import read_yaml
 from data.shards.manifest import Manifest
 from data.subjects.benchmarks import (
@@ -33,7 +33,6 @@ SETTINGS = (
     "same_people", "weights",
 )  # fmt: skip
 """Of a recipe: a file of reservations may be one, and is read for `reserve` and `same_people`."""
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def check_names(
     everything = {plain_dataset(name): name for name in (*datasets, *known, *benchmark_names())}
     notes = []
     for name in reservation.unknown(datasets):
-        near = did_you_mean(name, list(everything.values()), 1)
+        near = did_you_mean(name, list(everything.values()), count=1)
         if plain_dataset(name) not in everything and near:
             raise InputError(f"reserved or excluded: {name}: no such dataset", near)
         notes.append(name)
@@ -185,15 +184,11 @@ def refuse_reserved(manifest: Manifest, reservation: Reservation | None = None) 
             for entry in reservation.reserving(*who):
                 found.setdefault(who, set()).add(entry.benchmark)
     if found:
-        shown = ", ".join(
-            f"{dataset} subject {subject}" for dataset, subject in sorted(found)[:SHOWN]
-        )
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        shown = some([f"{dataset} subject {subject}" for dataset, subject in sorted(found)])
         lists = sorted(set.union(*found.values()) - {""})
         by = f" (by {', '.join(lists)})" if lists else ""
         raise InputError(
-            f"{manifest.folder}: reserved for evaluation{by}, but packed for training: "
-            f"{shown}{more}",
+            f"{manifest.folder}: reserved for evaluation{by}, but packed for training: {shown}",
             "pack again with a recipe that reserves them (reserve:), or train on another folder",
         )
 
@@ -217,10 +212,8 @@ def refuse_trained(
         if reservation.holds(dataset, str(subject))
     )
     if found:
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise InputError(
-            f"{what}: reserved for evaluation, but these weights were trained on: "
-            f"{', '.join(found[:SHOWN])}{more}",
+            f"{what}: reserved for evaluation, but these weights were trained on: {some(found)}",
             "start from other weights, or train on a folder that does not reserve them",
         )
 
@@ -253,8 +246,7 @@ def refuse_unknown_keys(path: Path, value: dict) -> None:
         if key not in SETTINGS:
             raise InputError(
                 f"{path}: no setting is called {key!r}",
-                f"{did_you_mean(str(key), SETTINGS)} The settings are "
-                f"{', '.join(SETTINGS)}.".strip(),
+                did_you_mean(str(key), SETTINGS, "The settings are"),
             )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import mne
 
 from data.electrodes.channel_names import match_names
-from data.errors import InputError
+from data.errors import InputError, some
 from data.files import read_text
 
 BIDS_TYPES = {
@@ -62,8 +62,8 @@ def rows_of_channels(
     found = match_names((row["name"] for row in rows), raw.ch_names)
     if rows and not any(found.values()):
         raise InputError(
-            f"{sidecar}: none of its names ({_some([row['name'] for row in rows])}) is a channel "
-            f"of the recording beside it ({_some(raw.ch_names)})",
+            f"{sidecar}: none of its names ({some([row['name'] for row in rows])}) is a channel "
+            f"of the recording beside it ({some(raw.ch_names)})",
             "correct the names in one of the two, or take the table away",
         )
     named = {channel for channels in found.values() for channel in channels}
@@ -72,7 +72,7 @@ def rows_of_channels(
     if rows and without:
         warnings.warn(
             f"EEG channels without a row in channels.tsv, used as they are: {len(without)} "
-            f"({_some(without)})",
+            f"({some(without)})",
             stacklevel=2,
         )
     lost = [row for row in rows if not found[row["name"]]]
@@ -80,8 +80,8 @@ def rows_of_channels(
     if lost:
         warnings.warn(
             f"rows of channels.tsv without a channel in the file: {len(lost)} "
-            f"({_some([row['name'] for row in lost])})"
-            + (f", marked bad {len(bad)} ({_some(bad)})" if bad else ""),
+            f"({some([row['name'] for row in lost])})"
+            + (f", marked bad {len(bad)} ({some(bad)})" if bad else ""),
             stacklevel=2,
         )
     return [{**row, "name": channel} for row in rows for channel in found[row["name"]]]
@@ -110,7 +110,3 @@ def same_spelling(rows: list[dict[str, str]], raw: mne.io.BaseRaw) -> bool:
     found = match_names((row["name"] for row in rows), raw.ch_names)
     channels = [channel for row in rows for channel in found[row["name"]]]
     return len(rows) == len(channels) and sorted(channels) == sorted(raw.ch_names)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + " ..." * (len(names) > 4)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import mne_bids
 
-from data.errors import InputError
 from data.sources.formats.recording_files import is_part_of_another
 from data.sources.spec import Spec
 from data.subjects.moabb_names import quiet
@@ -34,8 +33,8 @@ def recordings_of(spec: Spec, root: Path) -> list[mne_bids.BIDSPath]:
     with_eeg = [path for path in files if path.datatype == "eeg" or _counts_eeg(path)]
     if not with_eeg:
         kinds = ", ".join(sorted({str(path.extension) for path in found if path.extension}))
-        raise InputError(
-            f"--source {spec}: {'only MEG without EEG' if files else 'no recording'} in it"
+        raise spec.wrong(
+            f"{'only MEG without EEG' if files else 'no recording'} in it"
             + ("" if files or not kinds else f" (files of {kinds})"),
             f"recordings of {', '.join(FORMATS)} in sub-*/eeg or sub-*/meg are read; after "
             "`datalad clone`, fetch the files themselves with `datalad get`",
@@ -61,8 +60,8 @@ def entities(spec: Spec, paths: list, option: str, entity: str) -> set:
     wanted = set(re.split(r"\s*\+\s*", text.strip()))
     if not wanted <= present:
         known = "+".join(sorted(filter(None, present))) or f"no {entity} at all"
-        raise InputError(
-            f"--source {spec}: no {entity} {', '.join(sorted(wanted - present))}",
+        raise spec.wrong(
+            f"no {entity} {', '.join(sorted(wanted - present))}",
             f"{option} are written as in the files' names; present: {known}",
         )
     return wanted

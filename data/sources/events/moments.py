@@ -17,7 +17,7 @@ import mne
 import numpy as np
 
 from data.electrodes.channel_names import match_names
-from data.errors import InputError
+from data.errors import InputError, some
 from data.signals.recording import Event
 from data.sources.events.times import Times, annotated, coded, stimulus_channels
 from data.sources.spec import Spec
@@ -49,11 +49,11 @@ class EventChoice:
         text, source = spec.options.get("events"), spec.options.get("events_from")
         edges = spec.options.get("edges", "any")
         if edges not in ("any", "rise"):
-            raise InputError(f"--source {spec}: edges={edges}", "write edges=any or edges=rise")
+            raise spec.wrong(f"edges={edges}", "write edges=any or edges=rise")
         if text is None or (words or {}).get(text, cls()) is None:
             if source or "edges" in spec.options:
-                raise InputError(
-                    f"--source {spec}: events_from and edges choose among events",
+                raise spec.wrong(
+                    "events_from and edges choose among events",
                     "say which events with events=, or leave them out",
                 )
             return None
@@ -147,8 +147,7 @@ def _every(sources: dict[str, Times], beyond: Iterable[str], from_table: bool) -
 def _listed(found: Times) -> str:
     """Names with their counts, as text; of many the first."""
     entries = [f"{name!r} ({len(times)})" for name, times in sorted(found.items())]
-    more = [f"and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
-    return ", ".join(entries[:SHOWN] + more)
+    return some(entries, SHOWN)
 
 
 def _channel(raw: mne.io.BaseRaw, name: str, where: str) -> str:

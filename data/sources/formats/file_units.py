@@ -14,8 +14,8 @@ import mne
 from mne.io.constants import FIFF
 
 from data.electrodes.montages import TEMPLATE, template_positions
-from data.electrodes.units import NO_RANGE, UNKNOWN, VOLTS, some, volts_of
-from data.errors import InputError
+from data.electrodes.units import NO_RANGE, UNKNOWN, VOLTS, volts_of
+from data.errors import InputError, some
 from data.sources.formats.edf_header import SUFFIXES, read_edf_header
 
 REMEDY = "say it with unit=uV (or nV, mV, V) after the source, or in the file"
@@ -56,7 +56,7 @@ def apply_units(
             factors[name] = volts / taken
     scale(raw, factors)
     for remark, names in told.items():
-        warnings.warn(f"{remark} ({some(names)})", stacklevel=2)
+        warnings.warn(f"{remark} ({some(names, 6)})", stacklevel=2)
     return factors
 
 
@@ -101,7 +101,7 @@ def mark_without_range(raw: mne.io.BaseRaw, path: Path) -> None:
     if without:
         names = [raw.ch_names[index] for index in without]
         warnings.warn(
-            f"channels without a physical range in the header are left out ({some(names)})",
+            f"channels without a physical range in the header are left out ({some(names, 6)})",
             stacklevel=2,
         )
 
@@ -153,11 +153,11 @@ def _type_by_unit(raw, path: Path, stated: list, table: dict, unit: str | None) 
     raw.set_channel_types(dict.fromkeys(known, "eeg"), on_unit_change="ignore", verbose="error")
     names = [name for name in names.values() if name not in known]
     if names and "eeg" not in raw.get_channel_types():
-        raise InputError(f"{path}: the unit of {some(names)} is no voltage", REMEDY)
+        raise InputError(f"{path}: the unit of {some(names, 6)} is no voltage", REMEDY)
     if names:
         warnings.warn(
             f"named like electrodes, but not taken as EEG for their unit is no voltage: "
-            f"{some(names)}",
+            f"{some(names, 6)}",
             stacklevel=3,
         )
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import InputError
+from data.errors import InputError, some
 from data.signals.recording import Recording
-from data.sources.labels.tables import LabelTable, read_label_table, shown
+from data.sources.labels.tables import LabelTable, read_label_table
 from data.sources.spec import Spec, WorkItem
 
 ONE_FILE = ("raw", "bids")
@@ -86,8 +86,8 @@ def label_items(spec: Spec, items: list[WorkItem]) -> list[WorkItem]:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise InputError(
-            f"--source {spec}: label={pattern} is not a regular expression ({error})",
+        raise spec.wrong(
+            f"label={pattern} is not a regular expression ({error})",
             r"write e.g. label=_(rest|task)\.edf",
         ) from None
     if spec.kind not in ONE_FILE:
@@ -96,8 +96,8 @@ def label_items(spec: Spec, items: list[WorkItem]) -> list[WorkItem]:
     texts = [item.path.relative_to(common).as_posix() for item in items]
     labels = [label_in(pattern, text) for text in texts]
     if None in labels:
-        raise InputError(
-            f"--source {spec}: label={pattern} is not found in {texts[labels.index(None)]}, nor in "
+        raise spec.wrong(
+            f"label={pattern} is not found in {texts[labels.index(None)]}, nor in "
             f"{labels.count(None) - 1} others of {len(items)}",
             "write an expression that every path has below the folder that all share, e.g. "
             r"label=_(rest|task)\.edf, or give a table with labels=FILE.tsv",
@@ -121,8 +121,8 @@ def label_in(pattern: str, text: str) -> str | None:
 
 def _by_table(spec: Spec, items: list[WorkItem], table: LabelTable, path: Path):
     if spec.kind not in ONE_FILE and any("file" in row.keys for row in table.rows):
-        raise InputError(
-            f"--source {spec}: labels={path}: a column names files, and in {spec.kind}: one file "
+        raise spec.wrong(
+            f"labels={path}: a column names files, and in {spec.kind}: one file "
             "may hold many recordings",
             "name recordings (as in manifest.json) or subjects",
         )
@@ -140,17 +140,17 @@ def _by_table(spec: Spec, items: list[WorkItem], table: LabelTable, path: Path):
         labelled.append(LabelledItem(item, None, None, own, path))
     unknown = [row for row in table.rows if id(row) not in used]
     if not used:
-        raise InputError(
-            f"--source {spec}: labels={path}: no row is about any of its {len(items)} items; rows: "
-            f"{shown([str(row) for row in table.rows], 3) or 'none'}; items: "
-            f"{shown([_told(item) for item in items], 3)}",
+        raise spec.wrong(
+            f"labels={path}: no row is about any of its {len(items)} items; rows: "
+            f"{some([str(row) for row in table.rows], 3) or 'none'}; items: "
+            f"{some([_told(item) for item in items], 3)}",
             "write files, subjects and sessions in the table as they are called in the source",
         )
     if unknown:
         print(f"{spec}: {len(unknown)} rows of {table.name} are about nothing here: "
-              f"{shown([str(row) for row in unknown])}", flush=True)  # fmt: skip
+              f"{some([str(row) for row in unknown])}", flush=True)  # fmt: skip
     if bare:
-        print(f"{spec}: no row of {table.name} is about {shown(bare)}: without a label",
+        print(f"{spec}: no row of {table.name} is about {some(bare)}: without a label",
               flush=True)  # fmt: skip
     if labels:
         print(f"{spec}: labels: {_counted(labels)}", flush=True)
@@ -184,5 +184,5 @@ def _told(item: WorkItem) -> str:
 
 def _counted(labels: list[str | None]) -> str:
     counts = Counter("none" if label is None else label for label in labels)
-    text = shown([f"{label} ({count})" for label, count in sorted(counts.items())], 12)
+    text = some([f"{label} ({count})" for label, count in sorted(counts.items())], 12)
     return text + (", the same for all" if len(counts) == 1 < len(labels) else "")

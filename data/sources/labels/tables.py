@@ -9,7 +9,7 @@ counts. Columns that are neither are kept beside the label. "n/a" and nothing ar
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -112,12 +112,6 @@ def read_label_table(path: Path, column: str, where: str) -> LabelTable:
         label = None if cells[column] in NONE else cells[column]
         rows.append(Row(own, label, more))
     return LabelTable(path.name, tuple(rows))
-
-
-def shown(texts: Sequence[str], count: int = 5) -> str:
-    """Some of `texts`, and how many more there are."""
-    more = f" and {len(texts) - count} more" if len(texts) > count else ""
-    return ", ".join(texts[:count]) + more
 
 
 def _same(key: str, wanted: str, found: str) -> bool:
