@@ -17,8 +17,7 @@ from data.errors import InputError
 from data.shards.manifest import read_manifest
 from data.signals.eeg import make_windows
 from data.signals.profiles import get_profile
-from data.sources.events.moments import EventChoice
-from data.sources.spec import parse_spec
+from data.sources.spec import EventChoice, parse_spec
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 SFREQ = 200

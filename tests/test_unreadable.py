@@ -16,9 +16,9 @@ from data.packing.listing import list_all
 from data.signals.profiles import get_profile
 from data.signals.spans import spans_of
 from data.sources.bids.channels_table import read_rows
-from data.sources.events.moments import EventChoice, find_events
+from data.sources.events.moments import find_events
 from data.sources.formats.opening import read_raw
-from data.sources.spec import parse_spec
+from data.sources.spec import EventChoice, parse_spec
 
 NAMES = ["Fp1", "Fp2", "C3", "C4", "O1", "O2"]
 

@@ -14,7 +14,6 @@ from data.signals.recording import Recording
 from data.sources.kinds import CHOSEN_BY_SUBJECT, KINDS
 from data.sources.labels.choose import label_items
 from data.sources.spec import Spec, WorkItem
-from data.subjects.selection import select_subjects
 from data.subjects.split import Wish
 
 SIMULATED = "python data/pack.py --source simulated --out shards/simulated"
@@ -75,7 +74,7 @@ def list_items(spec: Spec, profile: Profile) -> list[WorkItem]:
         raise spec.wrong("nothing to pack", "check the path and the options")
     if spec.kind in CHOSEN_BY_SUBJECT:
         people = list(dict.fromkeys(item.subject for item in items))
-        wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")
+        wanted = spec.subjects(people)
         items = [item for item in items if item.subject in wanted]
     return label_items(spec, items)
 

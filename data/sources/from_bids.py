@@ -14,24 +14,23 @@ events. One item per recording; derivatives and empty rooms are left out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import mne
 import mne_bids
 
 from data.errors import InputError
-from data.files import file_signature
 from data.signals.profiles import Profile
-from data.signals.recording import Event, MegOptions, Recording, safe_name
+from data.signals.recording import Event, Recording, safe_name
 from data.sources.bids.channels_table import (
     apply_types_and_bads,
     read_rows,
     rows_of_channels,
     same_spelling,
 )
-from data.sources.bids.files import entities, recordings_of, run_of
-from data.sources.events.moments import EventChoice, find_events
+from data.sources.bids.files import recordings_of, run_of
+from data.sources.events.moments import find_events
 from data.sources.events.table import events_on_signal, rows_outside
 from data.sources.events.times import BREAKS, annotations_outside
 from data.sources.formats.file_units import same_units
@@ -40,31 +39,19 @@ from data.sources.formats.recording_files import (
     check_own_signal,
     files_of,
     montage_files,
-    with_opened,
 )
-from data.sources.spec import Spec
+from data.sources.items import FileItem, file_options, signed
+from data.sources.spec import EventChoice, Spec
 from data.subjects.moabb_names import quiet
-from data.subjects.selection import select_subjects
 
 SIDECARS = ("channels", "events", "electrodes", "coordsystem", "eeg", "meg")
 
 
 @dataclass(frozen=True)
-class BidsItem:
+class BidsItem(FileItem):
     """One recording: the file of one subject, session, task and run."""
 
-    path: Path
     root: Path
-    dataset: str
-    subject: str
-    session: str
-    run: str
-    events: EventChoice | None
-    montage: str | None
-    mains_hz: float | None
-    split: str
-    meg: MegOptions | None = None
-    unit: str | None = None
 
     @property
     def key(self) -> str:
@@ -72,16 +59,7 @@ class BidsItem:
 
     @property
     def signature(self) -> dict:
-        return {
-            "files": file_signature(self.source_files()),
-            "dataset": self.dataset,
-            "run": self.run,
-            "events": asdict(self.events) if self.events else None,
-            "montage": self.montage,
-            "mains_hz": self.mains_hz,
-            "unit": self.unit,
-            "meg": asdict(self.meg) if self.meg else None,
-        }
+        return signed(self, "dataset", "run", "events", "montage", "mains_hz", "unit", "meg")
 
     def source_files(self) -> list[Path]:
         """With every sidecar that tells something about the recording, and the montage's file."""
@@ -99,20 +77,11 @@ class BidsItem:
 
     def load(self) -> Iterator[Recording]:
         raw = read_bids(self.path, self.root, self.unit)
-        yield Recording(
-            dataset=self.dataset,
-            subject=self.subject,
-            session=self.session,
-            run=self.run,
-            raw=raw,
-            events=None if self.events is None else self._events(raw),
-            mains_hz=self.mains_hz,
-            montage=self.montage,
-            source_files=with_opened(self.files(), raw),
-            meg=self.meg,
-        )
+        yield self.recording(raw, self._events(raw), self.files())
 
-    def _events(self, raw: mne.io.BaseRaw) -> list[Event]:
+    def _events(self, raw: mne.io.BaseRaw) -> list[Event] | None:
+        if self.events is None:
+            return None
         sidecar = bids_path(self.path, self.root).find_matching_sidecar(
             "events", ".tsv", on_error="ignore"
         )
@@ -131,15 +100,15 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
         what = "no folder sub-* in it" if root.is_dir() else "no such folder"
         raise spec.wrong(f"{what}", "give the root of a BIDS dataset")
     everything = recordings_of(spec, root)
-    people = list(dict.fromkeys(path.subject for path in everything))
-    wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")
+    wanted = spec.subjects(list(dict.fromkeys(path.subject for path in everything)))
     paths = [path for path in everything if path.subject in wanted]
     for option, entity in (("sessions", "session"), ("tasks", "task"), ("runs", "run")):
-        chosen = entities(spec, everything, option, entity)
+        chosen = spec.several(option, {getattr(path, entity) for path in everything})
         paths = [path for path in paths if getattr(path, entity) in chosen]
     for path in paths:
         check_own_signal(Path(path.fpath))
     events = EventChoice.of(spec, {"0": None, "1": EventChoice()})
+    options = file_options(spec, profile, events)
     return [
         BidsItem(
             path=Path(path.fpath),
@@ -148,12 +117,7 @@ def list_items(spec: Spec, profile: Profile) -> list[BidsItem]:
             subject=path.subject,
             session=path.session or "1",
             run=run_of(path),
-            events=events,
-            montage=spec.options.get("montage"),
-            mains_hz=spec.mains(),
-            split=spec.split,
-            meg=spec.meg_options(profile),
-            unit=spec.unit(),
+            **options,
         )
         for path in paths
     ]

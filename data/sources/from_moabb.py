@@ -24,7 +24,7 @@ import numpy as np
 from mne import find_events
 
 from data.errors import InputError
-from data.files import disk_full, file_signature, is_full, machine_trouble
+from data.files import disk_full, is_full, machine_trouble
 from data.signals.profiles import Profile
 from data.signals.recording import Event, Recording, safe_name
 from data.sources.formats.moabb_skips import mark_skips
@@ -37,6 +37,7 @@ from data.sources.formats.offline import (
     subject_files,
 )
 from data.sources.formats.recording_files import montage_files
+from data.sources.items import signed
 from data.sources.spec import Spec
 from data.subjects.moabb_names import find_class, quiet
 from data.subjects.selection import describe_subjects, select_subjects
@@ -66,14 +67,7 @@ class MoabbItem:
 
     @property
     def signature(self) -> dict:
-        return {
-            "files": file_signature(self.source_files()),
-            "dataset": self.dataset,
-            "subject": self.subject,
-            "by_event": self.by_event,
-            "montage": self.montage,
-            "mains_hz": self.mains_hz,
-        }
+        return signed(self, "dataset", "subject", "by_event", "montage", "mains_hz")
 
     def source_files(self) -> list[Path]:
         return [*self.files, *montage_files(self.montage)]

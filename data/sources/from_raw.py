@@ -17,16 +17,16 @@ import glob
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import mne
 
-from data.files import file_signature, require_text_names
+from data.files import require_text_names
 from data.signals.profiles import Profile
-from data.signals.recording import Event, MegOptions, Recording, safe_name
+from data.signals.recording import Event, Recording, safe_name
 from data.sources.bids.channels_table import channels_table_of
-from data.sources.events.moments import EventChoice, find_events
+from data.sources.events.moments import find_events
 from data.sources.events.times import annotations_outside
 from data.sources.formats.opening import read_raw
 from data.sources.formats.recording_files import (
@@ -34,27 +34,15 @@ from data.sources.formats.recording_files import (
     files_of,
     is_part_of_another,
     montage_files,
-    with_opened,
 )
+from data.sources.items import FileItem, file_options, signed
 from data.sources.raw_subjects import entity, name_subjects
-from data.sources.spec import Spec
+from data.sources.spec import EventChoice, Spec
 
 
 @dataclass(frozen=True)
-class RawItem:
+class RawItem(FileItem):
     """One file."""
-
-    path: Path
-    dataset: str
-    subject: str
-    session: str
-    run: str
-    events: EventChoice | None
-    montage: str | None
-    mains_hz: float | None
-    split: str
-    meg: MegOptions | None = None
-    unit: str | None = None
 
     @property
     def key(self) -> str:
@@ -63,18 +51,8 @@ class RawItem:
 
     @property
     def signature(self) -> dict:
-        return {
-            "files": file_signature(self.source_files()),
-            "dataset": self.dataset,
-            "subject": self.subject,
-            "session": self.session,
-            "run": self.run,
-            "events": asdict(self.events) if self.events else None,
-            "montage": self.montage,
-            "mains_hz": self.mains_hz,
-            "unit": self.unit,
-            "meg": asdict(self.meg) if self.meg else None,
-        }
+        fields = ("dataset", "subject", "session", "run", "events", "montage", "mains_hz", "unit")
+        return signed(self, *fields, "meg")
 
     def source_files(self) -> list[Path]:
         table = channels_table_of(self.path)
@@ -82,18 +60,7 @@ class RawItem:
 
     def load(self) -> Iterator[Recording]:
         raw = read_raw(self.path, self.unit)
-        yield Recording(
-            dataset=self.dataset,
-            subject=self.subject,
-            session=self.session,
-            run=self.run,
-            raw=raw,
-            events=self._events(raw),
-            mains_hz=self.mains_hz,
-            montage=self.montage,
-            source_files=with_opened(files_of(self.path), raw),
-            meg=self.meg,
-        )
+        yield self.recording(raw, self._events(raw), files_of(self.path))
 
     def _events(self, raw: mne.io.BaseRaw) -> list[Event] | None:
         if self.events is None:
@@ -123,7 +90,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
         print(f"{spec}: all folders are one dataset, {dataset!r}, and a subject's name one person; "
               "where that is wrong, give each study a source with dataset=NAME",
               flush=True)  # fmt: skip
-    events = EventChoice.of(spec)
+    options = file_options(spec, profile, EventChoice.of(spec))
     items, ids = [], set()
     for path, subject in zip(paths, subjects, strict=True):
         session = entity(path.as_posix(), "ses") or "1"
@@ -133,21 +100,7 @@ def list_items(spec: Spec, profile: Profile) -> list[RawItem]:
             inside = path.relative_to(root).as_posix()
             run += "-" + hashlib.sha256(inside.encode()).hexdigest()[:6]
         ids.add(safe_name(f"{subject}_{session}_{run}"))
-        items.append(
-            RawItem(
-                path,
-                dataset,
-                subject,
-                session,
-                run,
-                events,
-                spec.options.get("montage"),
-                spec.mains(),
-                spec.split,
-                spec.meg_options(profile),
-                spec.unit(),
-            )
-        )
+        items.append(RawItem(path, dataset, subject, session, run, **options))
     return items
 
 

@@ -16,14 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.files import file_signature
 from data.signals.profiles import Profile
 from data.signals.recording import Event, Recording
-from data.sources.events.moments import EventChoice, find_events
+from data.sources.events.moments import find_events
 from data.sources.formats.opening import read_raw
 from data.sources.formats.recording_files import check_own_signal, files_of
-from data.sources.spec import Spec
-from data.subjects.selection import select_subjects
+from data.sources.items import files_by_person, signed
+from data.sources.spec import EventChoice, Spec
 
 DATASET = "THINGS-EEG"
 IMAGE_ON = "Event/E 1"
@@ -45,7 +44,7 @@ class ThingsItem:
 
     @property
     def signature(self) -> dict:
-        return {"files": file_signature(self.source_files()), "by_event": self.by_event}
+        return signed(self, "by_event")
 
     def source_files(self) -> list[Path]:
         return [file for header in self.headers for file in _files(header)]
@@ -75,19 +74,15 @@ class ThingsItem:
 
 def list_items(spec: Spec, profile: Profile) -> list[ThingsItem]:
     """One item per person. Raises InputError where the folder is not such a dataset."""
-    root = Path(spec.target).expanduser()
-    people: dict[str, list[Path]] = {}
-    for header in sorted(root.glob("sub-*/eeg/*.vhdr")):
-        people.setdefault(header.parent.parent.name.removeprefix("sub-"), []).append(header)
-    if not people:
-        what = "no sub-*/eeg/*.vhdr in it" if root.is_dir() else "no such folder"
-        raise spec.wrong(
-            f"{what}",
-            "give the root of OpenNeuro ds003825; it is fetched with  "
-            "openneuro-py download --dataset ds003825 --target_dir DIR  or  "
-            "aws s3 sync --no-sign-request s3://openneuro.org/ds003825 DIR",
-        )
-    chosen = select_subjects(spec.options.get("subjects"), list(people), f"--source {spec}")
+    people = files_by_person(
+        spec,
+        ["sub-*/eeg/*.vhdr"],
+        "sub-*/eeg/*.vhdr",
+        "give the root of OpenNeuro ds003825; it is fetched with  "
+        "openneuro-py download --dataset ds003825 --target_dir DIR  or  "
+        "aws s3 sync --no-sign-request s3://openneuro.org/ds003825 DIR",
+    )
+    chosen = spec.subjects(list(people))
     for header in (header for name in chosen for header in people[name]):
         check_own_signal(header)
     by_event = spec.flag("events", default=True)

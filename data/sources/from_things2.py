@@ -16,7 +16,6 @@ away from all images, the channels jump together; the manifest's notes say how m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,12 +25,11 @@ import mne
 import numpy as np
 
 from data.errors import InputError
-from data.files import file_signature
 from data.signals.profiles import Profile
 from data.signals.recording import Event, Recording
 from data.sources.formats.numpy_files import read_dictionary
+from data.sources.items import files_by_person, signed
 from data.sources.spec import Spec
-from data.subjects.selection import select_subjects
 
 DATASET = "THINGS-EEG2"
 TARGET = 99_999
@@ -62,8 +60,7 @@ class Things2Item:
     def signature(self) -> dict:
         # The names of the files repeat in every session.
         places = [f"{path.parent.name}/{path.name}" for path in self.files]
-        files = file_signature(self.source_files())
-        return {"files": files, "places": places, "by_event": self.by_event}
+        return signed(self, "by_event") | {"places": places}
 
     def source_files(self) -> list[Path]:
         return [*self.files, *([self.metadata] if self.metadata else [])]
@@ -99,24 +96,17 @@ class Things2Item:
 def list_items(spec: Spec, profile: Profile) -> list[Things2Item]:
     """One item per person. Raises InputError where the folder is not such a dataset."""
     root = Path(spec.target).expanduser()
-    parts = _chosen(spec, "parts", list(PARTS))
-    people: dict[str, list[Path]] = {}
-    for path in sorted(root.glob("sub-*/ses-*/raw_eeg_*.npy")):
-        match = re.fullmatch(r"raw_eeg_(training|test)", path.stem)
-        if match and match[1] in parts:
-            people.setdefault(path.parent.parent.name.removeprefix("sub-"), []).append(path)
-    if not people:
-        what = "no sub-*/ses-*/raw_eeg_*.npy in it" if root.is_dir() else "no such folder"
-        raise spec.wrong(
-            f"{what}",
-            "give the folder raw_data of THINGS-EEG2 (osf.io/3jk45, or Figshare+ 18470912), with "
-            "the archives of the people unpacked",
-        )
-    chosen = select_subjects(spec.options.get("subjects"), list(people), f"--source {spec}")
-    known = sorted(
-        {path.parent.name.removeprefix("ses-") for files in people.values() for path in files}
+    parts = spec.several("parts", PARTS)
+    people = files_by_person(
+        spec,
+        [f"sub-*/ses-*/raw_eeg_{part}.npy" for part in parts],
+        "sub-*/ses-*/raw_eeg_*.npy",
+        "give the folder raw_data of THINGS-EEG2 (osf.io/3jk45, or Figshare+ 18470912), with the "
+        "archives of the people unpacked",
     )
-    sessions = _chosen(spec, "sessions", known)
+    chosen = spec.subjects(list(people))
+    known = {path.parent.name.removeprefix("ses-") for files in people.values() for path in files}
+    sessions = spec.several("sessions", known)
     metadata = next(
         (
             folder / name
@@ -193,11 +183,3 @@ def _images(metadata: Path, part: str) -> dict[int, tuple[str, str]]:
             "download it again, or remove it: images are then known by their numbers",
         ) from None
     return {number: (str(c), str(f)) for number, (c, f) in enumerate(pairs, start=1)}
-
-
-def _chosen(spec: Spec, option: str, known: list[str]) -> list[str]:
-    text = spec.options.get(option)
-    wanted = known if text is None else [part.strip() for part in text.split("+")]
-    if not set(wanted) <= set(known):
-        raise spec.wrong(f"{option}={text}", f"join some of {', '.join(known)} with +")
-    return wanted

@@ -27,11 +27,11 @@ import numpy as np
 
 from data.electrodes.montages import TEMPLATE, positions_of, template_positions
 from data.errors import InputError
-from data.files import file_signature
 from data.signals.profiles import Profile
 from data.signals.recording import Recording, safe_name
 from data.sources.formats.recording_files import montage_files
 from data.sources.formats.vc_files import ACTICAP_128, read_vc, split_of_indices, standardise
+from data.sources.items import signed
 from data.sources.spec import Spec
 from data.subjects.selection import canonical_subject
 
@@ -63,14 +63,8 @@ class VcItem:
 
     @property
     def signature(self) -> dict:
-        return {
-            "files": file_signature(self.source_files()),
-            "split_num": self.split_num,
-            "subject": self.subject,
-            "published": self.published,
-            "single_subject": self.single_subject,
-            "montage": self.montage,
-        }
+        fields = ("split_num", "subject", "published", "single_subject", "montage")
+        return signed(self, *fields)
 
     def source_files(self) -> list[Path]:
         files = [path for path in (self.path, self.splits, self.channels) if path]
@@ -147,8 +141,8 @@ class VcItem:
 def list_items(spec: Spec, profile: Profile) -> list[VcItem]:
     """One item per subject. Raises InputError for a missing, truncated or foreign file."""
     path = Path(spec.target).expanduser()
-    splits = _option_path(spec, "splits")
-    channels = _option_path(spec, "channels")
+    splits = spec.path("splits")
+    channels = spec.path("channels")
     by = spec.options.get("by", "subject")
     if by not in ("subject", "image") or (by == "image" and not splits):
         raise spec.wrong(f"by={by}", "use by=subject, or by=image together with splits=FILE")
@@ -200,12 +194,3 @@ def list_items(spec: Spec, profile: Profile) -> list[VcItem]:
         for subject in subjects
         for name in published
     ]
-
-
-def _option_path(spec: Spec, name: str) -> Path | None:
-    if name not in spec.options:
-        return None
-    path = Path(spec.options[name]).expanduser()
-    if not path.is_file():
-        raise spec.wrong(f"{name}={path}: no such file", "check the path")
-    return path

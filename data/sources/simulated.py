@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mne
 import numpy as np
 
-from data.errors import InputError, did_you_mean
+from data.errors import did_you_mean
 from data.signals.profiles import Profile
 from data.signals.recording import Recording
 from data.simulate.eeg import (
@@ -30,6 +30,7 @@ from data.simulate.eeg import (
     source_activity,
 )
 from data.simulate.head import montage_directions
+from data.sources.spec import Spec
 
 VERSION = 1  # raise it when the same options give another signal
 MONTAGES: dict[str, tuple[str, str | None]] = {
@@ -44,7 +45,7 @@ MONTAGES: dict[str, tuple[str, str | None]] = {
 """Name -> (MNE's built-in montage, the channels used of it or None for all)."""
 DEFAULT_MONTAGES = ("biosemi32", "1020-19", "biosemi64")
 DEFAULTS = {"subjects": "12", "minutes": "4", "seed": "0"}
-LARGEST = {"subjects": 10_000, "minutes": 600.0, "seed": 2**31}
+RANGES = {"subjects": (1, 10_000), "minutes": (0.05, 600.0), "seed": (0, 2**31)}
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,8 @@ class SimulatedItem:
 
     @property
     def signature(self) -> dict:
-        return {
-            "version": VERSION,
-            "montage": self.montage,
-            "number": self.number,
-            "minutes": self.minutes,
-            "seed": self.seed,
-            "sfreq_hz": self.sfreq_hz,
-        }
+        fields = {name: value for name, value in asdict(self).items() if name != "split"}
+        return {"version": VERSION, **fields}
 
     def source_files(self) -> list[Path]:
         return []
@@ -88,25 +83,27 @@ class SimulatedItem:
         yield simulate(self)
 
 
-def list_items(spec, profile: Profile) -> list[SimulatedItem]:
+def list_items(spec: Spec, profile: Profile) -> list[SimulatedItem]:
     """One item per montage and person. Raises InputError for an unknown montage or a
     number out of range."""
     options = {**DEFAULTS, **spec.options}
     if spec.target and "montages" in options:
-        raise InputError(
-            f"simulated:{spec.target},montages={options['montages']}: montages given twice",
+        raise spec.wrong(
+            "montages given twice",
             "give a name after the colon, or montages=, not both",
         )
     named = spec.target or options.get("montages")
     montages = named.split("+") if named else list(DEFAULT_MONTAGES)
     for montage in montages:
         if montage not in MONTAGES:
-            raise InputError(
-                f"simulated: no montage {montage!r}",
+            raise spec.wrong(
+                f"no montage {montage!r}",
                 did_you_mean(montage, MONTAGES, "Joined by + several of"),
             )
-    subjects = int(_number(options, "subjects", whole=True))
-    minutes, seed = _number(options, "minutes"), int(_number(options, "seed", whole=True))
+    subjects, minutes, seed = (
+        spec.number(name, options[name], between, DEFAULTS[name])
+        for name, between in RANGES.items()
+    )
     # 250 Hz holds every band of the default profile; faster profiles get their own rate.
     sfreq_hz = max(250.0, profile.sfreq_hz)
     return [
@@ -163,20 +160,3 @@ def simulate(item: SimulatedItem) -> Recording:
         montage=standard,  # where the model's electrodes are, not where a head's would be
         source_files=[],
     )
-
-
-def _number(options: dict, name: str, whole: bool = False) -> float:
-    """A numeric option between its smallest and largest sensible value."""
-    smallest = 0 if name == "seed" else 1 if whole else 0.05
-    try:
-        value = float(options[name])
-        good = smallest <= value <= LARGEST[name] and (not whole or value == int(value))
-    except ValueError:
-        good = False
-    if not good:
-        kind = "a whole number" if whole else "a number"
-        raise InputError(
-            f"simulated: {name}={options[name]}",
-            f"give {kind} from {smallest} to {LARGEST[name]}, e.g. {name}={DEFAULTS[name]}",
-        )
-    return value

@@ -16,6 +16,7 @@ from data.errors import did_you_mean
 from data.signals.profiles import Profile
 from data.signals.recording import MegOptions, Recording
 from data.simulate.eeg_meg import STATISTICS, World, note, simulate
+from data.sources.spec import Spec
 
 VERSION = 1  # raise it when the same options give another signal
 DEFAULTS = {
@@ -26,7 +27,6 @@ RANGES = {
     "subjects": (1, 1000), "runs": (1, 100), "minutes": (0.05, 60.0), "sources": (8, 1000),
     "noise": (0.0, 100.0), "variation": (0.0, 3.0), "seed": (0, 2**31), "eeg": (8, 74),
 }  # fmt: skip
-WHOLE = ("subjects", "runs", "sources", "seed", "eeg")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SimulatedPairItem:
         )
 
 
-def list_items(spec, profile: Profile) -> list[SimulatedPairItem]:
+def list_items(spec: Spec, profile: Profile) -> list[SimulatedPairItem]:
     """One item per person and run. InputError for an unknown word or a number out of range."""
     if spec.target and "statistics" in spec.options:
         raise spec.wrong("statistics given twice", "give it once")
@@ -85,36 +85,24 @@ def list_items(spec, profile: Profile) -> list[SimulatedPairItem]:
             f"statistics={statistics}",
             did_you_mean(statistics, STATISTICS, "They are"),
         )
-    number = {name: _number(spec, name, options[name]) for name in RANGES if name != "eeg"}
-    caps = [int(_number(spec, "eeg", text)) for text in options["eeg"].split("+")]
+
+    def number(name: str, text: str) -> float | int:
+        return spec.number(name, text, RANGES[name], DEFAULTS[name])
+
+    value = {name: number(name, options[name]) for name in RANGES if name != "eeg"}
+    caps = [number("eeg", text) for text in options["eeg"].split("+")]
     names = ("seed", "noise", "variation", "sources")
-    world = World(statistics=statistics, **{name: number[name] for name in names})
+    world = World(statistics=statistics, **{name: value[name] for name in names})
     return [
         SimulatedPairItem(
             world,
             caps[(person - 1) % len(caps)],
             person,
             run,
-            number["minutes"],
+            value["minutes"],
             max(250.0, profile.sfreq_hz),
             spec.split,
         )
-        for person in range(1, number["subjects"] + 1)
-        for run in range(1, number["runs"] + 1)
+        for person in range(1, value["subjects"] + 1)
+        for run in range(1, value["runs"] + 1)
     ]
-
-
-def _number(spec, name: str, text: str) -> float | int:
-    low, high = RANGES[name]
-    try:
-        value = float(text)
-        good = low <= value <= high and (name not in WHOLE or value == int(value))
-    except ValueError:
-        good = False
-    if not good:
-        kind = "a whole number" if name in WHOLE else "a number"
-        raise spec.wrong(
-            f"{name}={text}",
-            f"give {kind} from {low} to {high}, e.g. {name}={DEFAULTS[name]}",
-        )
-    return int(value) if name in WHOLE else value

@@ -11,7 +11,7 @@ are imported when first asked for, because MOABB and torch take seconds to impor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,8 +20,10 @@ from data.errors import InputError, did_you_mean
 from data.signals.profiles import Profile
 from data.signals.recording import MegOptions, Recording
 from data.sources.kinds import COMMON, KINDS, PAIRED
+from data.subjects.selection import select_subjects
 
 SPLITS = ("auto", "train", "val", "test")
+ANNOTATIONS = "annotations"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,39 @@ class Spec:
             raise self.wrong(f"{name}={path}: no such file", "check the path")
         return path
 
+    def number(self, name: str, text: str, between: tuple, example: str) -> float | int:
+        """`text` as a number between two others, a whole one where these are."""
+        low, high = between
+        whole = isinstance(high, int)
+        try:
+            value = float(text)
+            good = low <= value <= high and (not whole or value == int(value))
+        except ValueError:
+            good = False
+        if not good:
+            kind = "a whole number" if whole else "a number"
+            raise self.wrong(
+                f"{name}={text}", f"give {kind} from {low} to {high}, e.g. {name}={example}"
+            )
+        return int(value) if whole else value
+
+    def subjects(self, known: Sequence) -> list:
+        """Those of `known` that the option `subjects` names; all without it."""
+        return select_subjects(self.options.get("subjects"), known, f"--source {self}")
+
+    def several(self, option: str, known: Iterable[str | None]) -> set:
+        """Those of `known` that an option joins with +; all without it."""
+        if option not in self.options:
+            return set(known)
+        wanted = {name.strip() for name in self.options[option].split("+")}
+        if missing := sorted(wanted.difference(known)):
+            present = "+".join(sorted(filter(None, known))) or "none at all"
+            raise self.wrong(
+                f"no {option.removesuffix('s')} {', '.join(missing)}",
+                f"{option} are written as in the files' names; present: {present}",
+            )
+        return wanted
+
     def mains(self) -> float | None:
         """The option `mains_hz`."""
         text = self.choice("mains_hz", ("50", "60"))
@@ -95,6 +130,37 @@ class Spec:
                 f"add --profile eeg2meg, or leave them out (the profile is {profile.name})",
             )
         return None
+
+
+@dataclass(frozen=True)
+class EventChoice:
+    """What the options `events`, `events_from` and `edges` say."""
+
+    names: tuple[str, ...] = ()
+    """Runs of spaces count as one. None: every event."""
+    source: str | None = None
+    """ANNOTATIONS, or a stimulus channel's name; None: where the names are found."""
+    rising: bool = False
+    """Codes count only where they rise."""
+
+    @classmethod
+    def of(
+        cls, spec: Spec, words: dict[str, EventChoice | None] | None = None
+    ) -> EventChoice | None:
+        """From a source's options; `words`: values of `events` that are no names. None: continuous
+        windows."""
+        text, source = spec.options.get("events"), spec.options.get("events_from")
+        edges = spec.choice("edges", ("any", "rise"), "any")
+        if text is None or (words or {}).get(text, cls()) is None:
+            if source or "edges" in spec.options:
+                raise spec.wrong(
+                    "events_from and edges choose among events",
+                    "say which events with events=, or leave them out",
+                )
+            return None
+        names = () if text in (words or {}) else text.split("+")
+        plain = (" ".join(name.split()) for name in names)
+        return cls(tuple(filter(None, plain)), source, edges == "rise")
 
 
 class WorkItem(Protocol):

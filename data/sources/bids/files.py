@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import mne_bids
@@ -49,22 +48,6 @@ def _counts_eeg(path: mne_bids.BIDSPath) -> bool:
         return json.loads(Path(sidecar).read_text("utf-8")).get("EEGChannelCount", 1) != 0
     except (TypeError, OSError, ValueError, AttributeError):
         return True
-
-
-def entities(spec: Spec, paths: list, option: str, entity: str) -> set:
-    """The values of an entity (session, task ...) that an option names; None names all."""
-    text = spec.options.get(option)
-    present = {getattr(path, entity) for path in paths}
-    if text is None:
-        return present
-    wanted = set(re.split(r"\s*\+\s*", text.strip()))
-    if not wanted <= present:
-        known = "+".join(sorted(filter(None, present))) or f"no {entity} at all"
-        raise spec.wrong(
-            f"no {entity} {', '.join(sorted(wanted - present))}",
-            f"{option} are written as in the files' names; present: {known}",
-        )
-    return wanted
 
 
 def run_of(path: mne_bids.BIDSPath) -> str:

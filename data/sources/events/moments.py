@@ -11,7 +11,6 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import mne
 import numpy as np
@@ -20,46 +19,12 @@ from data.electrodes.channel_names import match_names
 from data.errors import InputError, some
 from data.signals.recording import Event
 from data.sources.events.times import Times, annotated, coded, stimulus_channels
-from data.sources.spec import Spec
+from data.sources.spec import ANNOTATIONS, EventChoice
 
-ANNOTATIONS = "annotations"
 SHOWN = 20
 """Names that a message lists."""
 SAME_S = 0.02
 """An annotation and a code within this time are one event."""
-
-
-@dataclass(frozen=True)
-class EventChoice:
-    """What the options `events`, `events_from` and `edges` say."""
-
-    names: tuple[str, ...] = ()
-    """Runs of spaces count as one. None: every event."""
-    source: str | None = None
-    """ANNOTATIONS, or a stimulus channel's name; None: where the names are found."""
-    rising: bool = False
-    """Codes count only where they rise."""
-
-    @classmethod
-    def of(
-        cls, spec: Spec, words: dict[str, EventChoice | None] | None = None
-    ) -> EventChoice | None:
-        """From a source's options; `words`: values of `events` that are no names. None: continuous
-        windows."""
-        text, source = spec.options.get("events"), spec.options.get("events_from")
-        edges = spec.options.get("edges", "any")
-        if edges not in ("any", "rise"):
-            raise spec.wrong(f"edges={edges}", "write edges=any or edges=rise")
-        if text is None or (words or {}).get(text, cls()) is None:
-            if source or "edges" in spec.options:
-                raise spec.wrong(
-                    "events_from and edges choose among events",
-                    "say which events with events=, or leave them out",
-                )
-            return None
-        names = () if text in (words or {}) else text.split("+")
-        plain = (" ".join(name.split()) for name in names)
-        return cls(tuple(filter(None, plain)), source, edges == "rise")
 
 
 def find_events(
