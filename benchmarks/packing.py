@@ -40,7 +40,8 @@ from data.signals import eeg as preprocess
 from data.signals.filtering import BandPass
 from data.signals.profiles import Profile, get_profile
 from data.signals.reading import SpanReader
-from data.sources.spec import WorkItem, list_items, parse_spec
+from data.sources.listing import list_items
+from data.sources.spec import WorkItem, parse_spec
 
 READING, FILTERING, WRITING, REST = "reading", "filtering, resampling", "shards", "all else"
 STAGES = [

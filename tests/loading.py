@@ -7,7 +7,8 @@ import pickle
 
 from data.signals.eeg import make_windows
 from data.signals.profiles import get_profile
-from data.sources.spec import list_items, parse_spec
+from data.sources.listing import list_items
+from data.sources.spec import parse_spec
 
 DEFAULT = get_profile("default")
 

@@ -15,8 +15,8 @@ from model.autoencoder import MaskedVAE, take
 from model.config import from_dict, preset
 from model.latent_fill import fill_latents
 from model.losses import pearson
-from trainer.checkpoints.resume import compare
 from trainer.checkpoints.weights import load_model, read_run_config
+from trainer.engine.resume import compare
 from trainer.masked.draw import DrawMasks
 from trainer.masked.latent_spread import spread, spread_sums
 

@@ -25,7 +25,8 @@ from data.signals.reading import SpanReader
 from data.signals.recording import Event, Recording
 from data.signals.spans import spans_of
 from data.sources.formats.opening import read_raw
-from data.sources.spec import list_items, parse_spec
+from data.sources.listing import list_items
+from data.sources.spec import parse_spec
 
 DEFAULT = get_profile("default")
 BRAIN2IMAGE = get_profile("brain2image")
@@ -339,7 +340,8 @@ PEAK = """
 import re, sys, threading
 import data.scratch, data.signals.eeg
 from data.signals.profiles import get_profile
-from data.sources.spec import list_items, parse_spec
+from data.sources.listing import list_items
+from data.sources.spec import parse_spec
 data.scratch.IN_MEMORY_BYTES = 4_000_000
 profile = get_profile("default")
 [item] = list_items(parse_spec("raw:" + sys.argv[1]), profile)

@@ -13,11 +13,11 @@ from tiny import tiny_shards
 from data.errors import InputError
 from model.attention import attention
 from model.config import preset
+from trainer.engine.agreement import description, difference
 from trainer.engine.config import RunConfig
 from trainer.preflight import checkup
 from trainer.preflight.hosts import compare, on_host, read_hostfile
 from trainer.ranks import shared_memory
-from trainer.ranks.agreement import description, difference
 from trainer.ranks.rendezvous import join_seconds, meet
 
 

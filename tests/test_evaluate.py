@@ -12,11 +12,11 @@ import torch
 from data.errors import InputError
 from data.shards.manifest import Montage, montage_id, read_manifest, write_manifest
 from data.shards.tars import write_shard
+from data.subjects.trained_on import trained_subjects
 from model.autoencoder import MaskedVAE
 from model.config import preset
 from model.masking import draw_hidden
 from trainer import evaluate as command
-from trainer.checkpoints.provenance import trained_subjects
 from trainer.evaluate import evaluate
 from trainer.masked.adaptation import adaptation_report
 from trainer.reports.figures import reconstruction_figure

@@ -20,7 +20,8 @@ from data.sources import from_moabb
 from data.sources.formats import moabb_skips, offline
 from data.sources.formats.moabb_skips import mark_skips
 from data.sources.from_moabb import MoabbItem
-from data.sources.spec import list_items, parse_spec
+from data.sources.listing import list_items
+from data.sources.spec import parse_spec
 
 CHANNELS = ["Fz", "C3", "Cz", "C4", "Pz", "O1", "Oz", "O2"]
 SFREQ = 250.0

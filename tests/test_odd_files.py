@@ -17,7 +17,8 @@ from data.signals.eeg import make_windows, prepare
 from data.signals.profiles import get_profile
 from data.signals.recording import Recording
 from data.sources.formats.opening import read_raw
-from data.sources.spec import list_items, parse_spec
+from data.sources.listing import list_items
+from data.sources.spec import parse_spec
 from data.subjects.split import Wish, assign_splits
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]

@@ -28,8 +28,9 @@ from data.shards.remarks import without_folders
 from data.shards.tars import ShardReader, verify_shard
 from data.signals.profiles import get_profile
 from data.simulate_vc import main as simulate_vc_main
+from data.sources.listing import list_items
 from data.sources.simulated import planted_bads
-from data.sources.spec import list_items, parse_spec
+from data.sources.spec import parse_spec
 
 SOURCE = "simulated,montages=biosemi32+1020-19,subjects=4,minutes=0.5"
 SMALL_SHARDS = ("--shard_mb", "0.5")

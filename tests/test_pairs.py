@@ -35,7 +35,8 @@ from data.shards.tars import ShardReader, verify_shard, write_shard
 from data.signals.eeg_meg import make_windows, sensors_of
 from data.signals.profiles import get_profile
 from data.signals.recording import MegOptions, Recording, Windows
-from data.sources.spec import list_items, parse_spec
+from data.sources.listing import list_items
+from data.sources.spec import parse_spec
 
 EEG2MEG = get_profile("eeg2meg")
 HALF = 2**-11  # half a unit in the last place of float16, relative

@@ -13,8 +13,9 @@ from scipy.signal import welch
 from data.errors import InputError
 from data.signals.profiles import get_profile
 from data.simulate_vc import main as simulate_vc_main
+from data.sources.listing import list_items
 from data.sources.simulated import MONTAGES, planted_bads
-from data.sources.spec import list_items, parse_spec
+from data.sources.spec import parse_spec
 
 
 def items_of(source: str, profile: str = "default"):

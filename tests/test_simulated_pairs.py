@@ -16,7 +16,8 @@ from data.signals.eeg_meg import make_windows
 from data.signals.profiles import get_profile
 from data.simulate.eeg_meg import World, _smoothed, head, oracle_of, population, simulate, states
 from data.simulate.head import sphere
-from data.sources.spec import list_items, parse_spec
+from data.sources.listing import list_items
+from data.sources.spec import parse_spec
 
 EEG2MEG = get_profile("eeg2meg")
 

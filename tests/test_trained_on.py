@@ -16,8 +16,7 @@ from data.errors import InputError
 from data.pack import main as pack_main
 from data.shards.manifest import MANIFEST, read_manifest
 from data.subjects.digests import digests_of, find_twins, union, without_digest
-from model.config import preset
-from trainer.checkpoints.trained_on import (
+from data.subjects.trained_on import (
     benchmarks_seen,
     describe_benchmarks,
     names_only,
@@ -25,6 +24,7 @@ from trainer.checkpoints.trained_on import (
     refuse_renamed,
     union_of_records,
 )
+from model.config import preset
 from trainer.engine.config import RunConfig
 from trainer.engine.plan import make_plan
 from trainer.evaluate import evaluate

@@ -11,7 +11,8 @@ import torch
 from data.errors import InputError
 from data.signals.profiles import get_profile
 from data.sources.formats.vc_files import load_tensors
-from data.sources.spec import list_items, parse_spec
+from data.sources.listing import list_items
+from data.sources.spec import parse_spec
 
 
 def test_a_file_from_before_torch_1_6_is_read(tmp_path):

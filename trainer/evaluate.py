@@ -23,14 +23,14 @@ import torch
 from data.errors import InputError, run_command
 from data.files import write_atomic
 from data.shards.manifest import SPLITS, Manifest, read_manifest
-from model.autoencoder import MaskedVAE
-from trainer.checkpoints.trained_on import (
+from data.subjects.trained_on import (
     names_only,
     people_of,
     recordings_of,
     refuse_renamed,
     renamed_recordings,
 )
+from model.autoencoder import MaskedVAE
 from trainer.checkpoints.weights import load_model
 from trainer.reports.report import build_report, markdown, short_table, write_json
 from trainer.reports.report_figures import write_figures
@@ -61,7 +61,7 @@ def evaluate(
     """(the report, the comparison it was made from).
 
     kinds, mask_ratio: None takes the model's own. trained_on: as a run records it
-    (trainer/checkpoints/trained_on.py); people and recordings that are in it are named in the
+    (data/subjects/trained_on.py); people and recordings that are in it are named in the
     report. weights: the run folder or file beside which the fitted Gaussian is kept (None:
     nowhere). InputError: rates differ, the split is empty, a kind of mask that the model cannot
     take.

@@ -11,7 +11,8 @@ from data.errors import InputError
 from data.files import require_text_names
 from data.signals.profiles import Profile
 from data.signals.recording import Recording
-from data.sources.spec import Spec, WorkItem, list_items
+from data.sources.listing import list_items
+from data.sources.spec import Spec, WorkItem
 from data.subjects.split import Wish
 
 SIMULATED = "python data/pack.py --source simulated --out shards/simulated"

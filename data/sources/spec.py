@@ -3,14 +3,10 @@
 A work item is what one worker process loads at a time: picklable, cheap to make, and signed by the
 files and options that decide its content, so that an interrupted pack can tell finished work from
 work that has changed. Listing looks at names, sizes and times only; signals are read in `load`.
-
-Each kind is one module of this package with `list_items(spec, profile) -> list[WorkItem]`. Modules
-are imported when first asked for, because MOABB and torch take seconds to import.
 """
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,9 +16,7 @@ from typing import Protocol
 from data.errors import InputError, did_you_mean
 from data.signals.profiles import Profile
 from data.signals.recording import MegOptions, Recording
-from data.sources.kinds import CHOSEN_BY_SUBJECT, COMMON, KINDS, PAIRED
-from data.sources.labels.choose import label_items
-from data.subjects.selection import select_subjects
+from data.sources.kinds import COMMON, KINDS, PAIRED
 
 SPLITS = ("auto", "train", "val", "test")
 
@@ -157,21 +151,6 @@ def parse_spec(text: str) -> Spec:
             f"write {name}:TARGET, where TARGET is {KINDS[name].target}",
         )
     return Spec(name, target, options)
-
-
-def list_items(spec: Spec, profile: Profile) -> list[WorkItem]:
-    """The work items of a source, in a stable order.
-
-    Raises InputError for what is missing or wrong (a file, a dataset's name, no network ...).
-    """
-    items = importlib.import_module(KINDS[spec.kind].module).list_items(spec, profile)
-    if not items:
-        raise InputError(f"--source {spec}: nothing to pack", "check the path and the options")
-    if spec.kind in CHOSEN_BY_SUBJECT:
-        people = list(dict.fromkeys(item.subject for item in items))
-        wanted = select_subjects(spec.options.get("subjects"), people, f"--source {spec}")
-        items = [item for item in items if item.subject in wanted]
-    return label_items(spec, items)
 
 
 def help_text() -> str:

@@ -16,9 +16,9 @@ from data.subjects.reserved import (
     refuse_reserved,
     refuse_trained,
 )
+from data.subjects.trained_on import record_of, subjects_of, union_of_records
 from model.config import ModelConfig
 from model.flops import training_flops
-from trainer.checkpoints.trained_on import record_of, subjects_of, union_of_records
 from trainer.checkpoints.weights import read_description, read_run_config
 from trainer.engine.config import RunConfig
 from trainer.engine.deepspeed_json import read_deepspeed_config
@@ -40,7 +40,7 @@ class Plan:
     flops_per_sample: float
     tokens_per_sample: float
     inherited: dict
-    """What the weights of `--init` were trained on (trainer/checkpoints/trained_on.py); empty
+    """What the weights of `--init` were trained on (data/subjects/trained_on.py); empty
     without.
     """
 

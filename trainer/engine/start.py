@@ -10,12 +10,12 @@ from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, with_new_fields
 from trainer.checkpoints import checkpoint, lock, lost
 from trainer.checkpoints.provenance import with_provenance, write_run_files
-from trainer.checkpoints.resume import check_resume
 from trainer.checkpoints.save import checkpoint_bytes, disk_use, require_space
 from trainer.checkpoints.weights import load_state, read_run_config
+from trainer.engine.agreement import check_agreement
 from trainer.engine.config import RunConfig
 from trainer.engine.plan import Plan, make_plan, verify_shards
-from trainer.ranks.agreement import check_agreement
+from trainer.engine.resume import check_resume
 from trainer.ranks.ranks import Ranks, broadcast_object, check_hostfile, start_ranks, together
 from trainer.ranks.stopping import ORPHANED
 

@@ -16,8 +16,8 @@ import torch
 from data.errors import InputError
 from data.files import write_atomic
 from data.shards.manifest import Manifest
+from data.subjects.trained_on import people_of, recordings_of, renamed_recordings
 from model.autoencoder import MaskedVAE
-from trainer.checkpoints.trained_on import people_of, recordings_of, renamed_recordings
 from trainer.reports.figures import adaptation_figure
 from trainer.reports.report import short_table, write_json
 from trainer.reports.report_figures import save_figure

@@ -18,8 +18,8 @@ import torch.distributed as dist
 
 from data.errors import InputError
 from trainer.checkpoints.provenance import ROOT
+from trainer.engine.agreement import difference
 from trainer.preflight.checkup import Check
-from trainer.ranks.agreement import difference
 from trainer.ranks.rendezvous import meet
 
 ANSWER = "EEG-DOCTOR "

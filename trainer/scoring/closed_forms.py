@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.shards.manifest import Manifest
+from data.subjects.trained_on import people_of
 from model.config import ModelConfig
-from trainer.checkpoints.trained_on import people_of
 from trainer.scoring.baselines import BASELINES, Fill, spline_of
 from trainer.scoring.calibration import Calibration, calibrate
 from trainer.scoring.compare import Comparison

@@ -20,9 +20,9 @@ from data.errors import InputError
 from data.shards.manifest import SPLITS, Manifest
 from data.shards.readers import Readers
 from data.subjects.people import People
+from data.subjects.trained_on import known_among
 from model.config import MASK_KINDS, ModelConfig
 from model.masking import draw_hidden
-from trainer.checkpoints.trained_on import known_among
 
 RANDOM_TIME = "random-time"
 KINDS = (*MASK_KINDS, RANDOM_TIME)

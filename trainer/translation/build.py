@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from data.errors import InputError
+from data.subjects.trained_on import subjects_of
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
-from trainer.checkpoints.trained_on import subjects_of
 from trainer.checkpoints.weights import load_state
 from trainer.ranks.ranks import Ranks, together
 from trainer.translation.config import TranslationConfig

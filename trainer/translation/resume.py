@@ -9,7 +9,7 @@ from pathlib import Path
 from data.errors import InputError
 from trainer.checkpoints import lost
 from trainer.checkpoints.provenance import write_run_files
-from trainer.checkpoints.resume import (
+from trainer.engine.resume import (
     FIXED_DEEPSPEED,
     IN_DEEPSPEED,
     Refusal,

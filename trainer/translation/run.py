@@ -17,8 +17,8 @@ from data.errors import InputError
 from data.subjects.digests import digests_of
 from trainer.checkpoints import lock
 from trainer.checkpoints.provenance import ROOT
+from trainer.engine.agreement import check_agreement
 from trainer.engine.deepspeed_json import read_deepspeed_config
-from trainer.ranks.agreement import check_agreement
 from trainer.ranks.ranks import Ranks, broadcast_object, check_hostfile, start_ranks, together
 from trainer.ranks.stopping import ORPHANED
 from trainer.translation.build import Fitted, build_model, fit

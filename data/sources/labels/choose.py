@@ -16,14 +16,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data.errors import InputError
 from data.signals.recording import Recording
 from data.sources.labels.tables import LabelTable, read_label_table, shown
-
-if TYPE_CHECKING:
-    from data.sources.spec import Spec, WorkItem
+from data.sources.spec import Spec, WorkItem
 
 ONE_FILE = ("raw", "bids")
 """Kinds whose items are one recording in one file."""

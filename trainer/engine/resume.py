@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.errors import InputError
 from data.files import write_atomic
-from trainer.checkpoints.trained_on import union_of_records
+from data.subjects.trained_on import union_of_records
 from trainer.engine.config import RunConfig
 from trainer.engine.optim import lr_factor
 
