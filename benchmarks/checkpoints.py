@@ -104,7 +104,7 @@ def main() -> None:
     )
 
     def step() -> None:
-        engine.backward(engine(batch, 1e-3, 0).loss)
+        engine.backward(engine(batch, 1e-3, 0).total)
         engine.step()
 
     saves = [0]

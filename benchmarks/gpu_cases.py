@@ -146,10 +146,10 @@ class EngineRun:
         for parts in self.feed.micro_batches():
             parts = to_device(parts, self.ranks.device)
             losses = self.engine(parts, torch.tensor(beta), config.seed)
-            self.engine.backward(losses.loss)
+            self.engine.backward(losses.total)
             self.engine.step()
             self.meter.add(losses, torch.cat([part["dataset"] for part in parts]))
-            self.loss = losses.loss.detach()
+            self.loss = losses.total.detach()
             windows += sum(len(part["eeg"]) for part in parts)
         self.applied += bool(self.engine.was_step_applied())
         self.feed.fetch()

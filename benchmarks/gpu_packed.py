@@ -24,7 +24,7 @@ from data.batches.local import Request
 from model.attention import attention
 from model.autoencoder import MaskedVAE, take
 from model.blocks import Stack
-from model.losses import Losses, objective
+from model.losses import LossTerms, objective
 from model.noise import normal_noise
 from trainer.engine.feed import training_dataset
 from trainer.engine.plan import Plan
@@ -67,7 +67,7 @@ def run_packed(stack: Stack, parts_BLD: list[torch.Tensor]) -> list[torch.Tensor
     return [piece.view(x.shape) for piece, x in zip(pieces, parts_BLD, strict=True)]
 
 
-def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -> Losses:
+def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -> LossTerms:
     """What `model(parts, beta, seed)` gives, for a model of the classic form, with its two stacks
     run once for all parts together."""
     config = model.config
@@ -213,6 +213,6 @@ def held_out_error(run: EngineRun, plan: Plan, held: np.ndarray) -> float:
     errors, count = 0.0, 0
     for piece in np.array_split(held, max(1, len(held) // plan.micro)):
         parts = to_device(dataset[Request(piece, piece)], run.ranks.device)
-        errors += model(parts, 0.0, 0).error.item() * len(piece)
+        errors += model(parts, 0.0, 0).terms["error"].item() * len(piece)
         count += len(piece)
     return errors / count

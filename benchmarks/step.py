@@ -61,7 +61,7 @@ def plain_step(model: nn.Module, batch: list[dict], autocast: bool):
 
     def step() -> int:
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = model(batch, 1e-3, 0).loss
+            loss = model(batch, 1e-3, 0).total
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -81,7 +81,7 @@ def engine_step(config: ModelConfig, batch: list[dict]):
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
 
     def step() -> int:
-        engine.backward(engine(batch, 1e-3, 0).loss)
+        engine.backward(engine(batch, 1e-3, 0).total)
         engine.step()
         return len(batch[0]["eeg"])
 

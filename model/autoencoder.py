@@ -26,7 +26,7 @@ from .encoder import Encoder
 from .fills import fill_of
 from .initial import start_weights
 from .interpolation import head_directions, spline_matrix
-from .losses import Losses, objective
+from .losses import LossTerms, objective
 from .noise import normal_noise
 from .positions import grid_positions
 
@@ -73,7 +73,7 @@ class MaskedVAE(nn.Module):
         beta: torch.Tensor | float,
         seed: int,
         other_latents: bool = False,
-    ) -> Losses:
+    ) -> LossTerms:
         """The objective of a micro-batch: a list of dense parts, one montage and length each.
 
         A part: eeg `[B, C, T]` (robust units, any float), positions_m `[C, 3]`, keep int64 `[B, K]`

@@ -105,10 +105,10 @@ def test_other_latents_are_those_of_another_window_under_the_same_mask():
         losses = model([part], 0.0, 0, other_latents=True)
         own = model([part], 0.0, 0)
     torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(losses.r, pearson(wanted, take(
+    torch.testing.assert_close(losses.per_window["r"], pearson(wanted, take(
         model.patchify(part["eeg"]), part["hide"]
     )))  # fmt: skip
-    assert not torch.allclose(losses.r, own.r)
+    assert not torch.allclose(losses.per_window["r"], own.per_window["r"])
 
 
 def test_latents_are_interpolated_as_samples_are():
@@ -134,7 +134,7 @@ def gradients(model: MaskedVAE, part: dict, size: int) -> list[torch.Tensor]:
     rows = [slice(start, start + size) for start in range(0, len(part["eeg"]), size)]
     for row in rows:
         piece = {k: v if k == "positions_m" else v[row] for k, v in part.items()}
-        (model([piece], 1.0, 0).loss / len(rows)).backward()
+        (model([piece], 1.0, 0).total / len(rows)).backward()
     return [p.grad.clone() for p in model.parameters()]
 
 
@@ -191,7 +191,7 @@ def test_weights_of_older_versions_load_as_what_they_are(changes, was, tmp_path)
     found, _ = load_model(tmp_path / "w.safetensors")
     assert found.config.decoder_input == from_dict(described).decoder_input == was
     part = part_of(model.config)
-    assert found([part], 0.0, 0).error == model([part], 0.0, 0).error
+    assert found([part], 0.0, 0).terms["error"] == model([part], 0.0, 0).terms["error"]
 
 
 def test_an_older_run_can_go_on_as_what_it_is(tmp_path):

@@ -157,7 +157,7 @@ def test_packed_windows_train_as_dense_parts_do():
     found = []
     for losses in (model(parts, 0.1, 3), packed_losses(model, parts, 0.1, 3)):
         model.zero_grad()
-        losses.loss.backward()
+        losses.total.backward()
         found.append((losses, [p.grad.clone() for p in model.parameters()]))
     (dense, dense_gradients), (packed, packed_gradients) = found
     torch.testing.assert_close(packed.loss, dense.loss)
@@ -364,7 +364,7 @@ def test_the_model_hands_no_value_to_the_host(changes):
     config = preset("tiny", **changes)
     model, parts = MaskedVAE(config), mixed_parts(config)
     with HostReads() as reads:
-        model(parts, 0.1, 3).loss.backward()
+        model(parts, 0.1, 3).total.backward()
     assert not reads.found
     with reads:
         assert torch.ones(()).item() == 1
@@ -379,9 +379,9 @@ def test_the_model_does_not_wait_on_the_gpu(changes):
     config = preset("tiny", **changes)
     model = MaskedVAE(config).to(device)
     parts = to_device(mixed_parts(config), device)
-    model(parts, 0.1, 3).loss.backward()  # the first call sets up libraries
+    model(parts, 0.1, 3).total.backward()  # the first call sets up libraries
     with synchronisations(device) as found:
-        model(parts, 0.1, 3).loss.backward()
+        model(parts, 0.1, 3).total.backward()
     assert not found
 
 

@@ -110,10 +110,10 @@ def test_kl_and_free_bits():
     losses = objective([terms], config, beta=10.0)
     normal = torch.distributions.Normal
     wanted = torch.distributions.kl_divergence(normal(1.0, 1.0), normal(0.0, 1.0)).item()
-    torch.testing.assert_close(losses.kl_per_dim, torch.tensor([wanted, 0.0]))
-    assert losses.error.item() == pytest.approx(2.0)
-    assert losses.loss.item() == pytest.approx(2.0 + 10 * (wanted + 0.1) / 2)
-    assert losses.r.item() == pytest.approx(1.0, abs=1e-5)
+    torch.testing.assert_close(losses.vectors["kl_per_dim"], torch.tensor([wanted, 0.0]))
+    assert losses.terms["error"].item() == pytest.approx(2.0)
+    assert losses.total.item() == pytest.approx(2.0 + 10 * (wanted + 0.1) / 2)
+    assert losses.per_window["r"].item() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_pearson_equals_numpy():

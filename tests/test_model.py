@@ -101,8 +101,8 @@ def test_gradients_reach_every_parameter(kind, dtype):
         part_of(config, torch.randn(2, 9, 60), hidden_of(config, 2, 9, 3)),
     ]
     losses = model(parts, 1e-3, 0)
-    losses.loss.backward()
-    assert losses.loss.dtype == torch.float32
+    losses.total.backward()
+    assert losses.total.dtype == torch.float32
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -113,8 +113,8 @@ def test_a_mixed_batch_weighs_every_sample_the_same():
     model = awake(config)  # evaluation: no latent noise
     one = part_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5))
     two = part_of(config, torch.randn(1, 9, 60), hidden_of(config, 1, 9, 3))
-    apart = [model([part], 0.0, 0).error for part in (one, two)]
-    together = model([one, two], 0.0, 0).error
+    apart = [model([part], 0.0, 0).terms["error"] for part in (one, two)]
+    together = model([one, two], 0.0, 0).terms["error"]
     torch.testing.assert_close(together, (3 * apart[0] + apart[1]) / 4)
 
 
@@ -139,10 +139,10 @@ def test_noise_in_training_only_and_keyed_by_place():
     config = preset("tiny", **SMALL)
     model = awake(config)
     part = part_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5))
-    assert model([part], 0.0, 0).error == model([part], 0.0, 1).error
+    assert model([part], 0.0, 0).terms["error"] == model([part], 0.0, 1).terms["error"]
     model.train()
-    assert model([part], 0.0, 0).error == model([part], 0.0, 0).error
-    assert model([part], 0.0, 0).error != model([part], 0.0, 1).error
+    assert model([part], 0.0, 0).terms["error"] == model([part], 0.0, 0).terms["error"]
+    assert model([part], 0.0, 0).terms["error"] != model([part], 0.0, 1).terms["error"]
 
 
 def test_brain2image_has_the_originals_shapes():

@@ -111,7 +111,7 @@ def peak_bytes(plan: Plan, micro: int, ranks: Ranks) -> int | None:
         engine.train()
         for _ in range(2):  # the optimizer's state is there from the first step on
             part = made_up_part(plan.model, *largest_shape(plan), micro, ranks.device)
-            engine.backward(engine([part], plan.model.beta, plan.config.seed).loss)
+            engine.backward(engine([part], plan.model.beta, plan.config.seed).total)
             engine.step()
         torch.cuda.synchronize(ranks.device)
         return torch.cuda.max_memory_allocated(ranks.device)

@@ -32,6 +32,6 @@ def parity_loss(model, device: torch.device) -> float:
     module: MaskedVAE = getattr(model, "module", model)
     training = module.training
     module.eval()
-    loss = model(to_device(parity_batch(module.config), device), 0.0, SEED).error.item()
+    loss = model(to_device(parity_batch(module.config), device), 0.0, SEED).terms["error"].item()
     module.train(training)
     return loss
