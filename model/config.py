@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 
+from .masks import fits, mixture_kinds, spelled
+
 TOKENS = ("channel", "joint")
 BASELINES = ("spline", "linear", "none")
 DECODER_INPUTS = ("latent_fill", "latent", "signal_fill")
 LOSSES = ("l1", "l2")
-MASK_KINDS = ("random", "block", "tube", "channel", "time")
 GRID_CHANNELS = 128
 
 
@@ -50,7 +51,8 @@ class ModelConfig:
             "block": 0.5, "random": 0.2, "tube": 0.1, "channel": 0.1, "time": 0.1,
         }
     )  # fmt: skip
-    """Kind of mask -> weight; each sample draws its kind. `joint` tokens: `random` and `time`."""
+    """Kind of mask (model/masks.py) -> weight; each window draws its kind. `joint` tokens: kinds
+    that need no rows of channels."""
     beta: float = 1e-3
     """Weight of the KL term after its warm-up; 0 makes this a plain masked autoencoder."""
     free_bits: float = 0.02
@@ -103,15 +105,15 @@ class ModelConfig:
             "the decoder is given the visible samples: use decoder_input=latent_fill",
         )
         check("logvar_min", self.logvar_min < self.logvar_max, "must be below logvar_max")
-        allowed = MASK_KINDS if self.tokens == "channel" else ("random", "time")
+        allowed = mixture_kinds(one_row=self.tokens == "joint")
         mixture = self.mask_mixture
         check(
             "mask_mixture",
             bool(mixture)
-            and set(mixture) <= set(allowed)
+            and all(fits(kind, allowed) for kind in mixture)
             and all(weight >= 0 for weight in mixture.values())
             and sum(mixture.values()) > 0,
-            f"weights >= 0, not all 0, for kinds among {', '.join(allowed)}",
+            f"weights >= 0, not all 0, for kinds among {spelled(allowed)}",
         )
 
     @property

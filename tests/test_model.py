@@ -11,7 +11,7 @@ from tiny import electrode_places
 
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, from_dict, preset
-from model.masking import draw_hidden, split_indices
+from model.masks import Sheet, draw_mask, split_indices
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
          "decoder_heads": 2, "latent_dim": 8}  # fmt: skip
@@ -35,10 +35,12 @@ def hidden_of(config, batch: int, channels: int, patches: int, seed: int = 0) ->
     for _ in range(batch):
         if config.tokens == "joint":
             count = config.hidden_count(patches)
-            mask = draw_hidden("random", np.zeros((1, 3)), patches, count, rng).repeat(channels, 0)
+            sheet = Sheet(np.zeros((1, 3)), patches, 10.0)
+            mask = draw_mask("random", sheet, count, rng).repeat(channels, 0)
         else:
             count = config.hidden_count(channels * patches)
-            mask = draw_hidden("random", places(channels).numpy(), patches, count, rng)
+            sheet = Sheet(places(channels).numpy(), patches, 10.0)
+            mask = draw_mask("random", sheet, count, rng)
         masks.append(mask)
     return torch.from_numpy(np.stack(masks))
 

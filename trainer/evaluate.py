@@ -24,6 +24,7 @@ from data.errors import InputError, run_command
 from data.files import write_atomic
 from data.shards.manifest import SPLITS, Manifest, read_manifest
 from model.autoencoder import MaskedVAE
+from model.masks import MASKS, spelled
 from trainer.checkpoints.trained_on import (
     names_only,
     people_of,
@@ -38,7 +39,7 @@ from trainer.reports.tables import headline_lines, plural
 from trainer.scoring.baselines import on_device
 from trainer.scoring.closed_forms import closed_forms
 from trainer.scoring.compare import ALL, Comparison, compare
-from trainer.scoring.held_out import KINDS, HeldOutWindows, kinds_for, known_subjects
+from trainer.scoring.held_out import HeldOutWindows, kinds_for, known_subjects
 
 WINDOWS_PER_SUBJECT = 32
 
@@ -171,8 +172,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", default="report", help="folder for the report (default: %(default)s)")
     add("--split", default="test", choices=SPLITS, help="whose windows (default: %(default)s)")
     add("--mask_ratio", type=float, help="share of the patches to hide (default: the model's)")
-    add("--kinds", help=f"kinds of mask, comma-separated, of {', '.join(KINDS)} (default: all that "
-        "the model takes)")  # fmt: skip
+    add("--kinds", help=f"kinds of mask, comma-separated, of {spelled(tuple(MASKS))} (default: all "
+        "that the model takes)")  # fmt: skip
     add("--windows_per_subject", type=int, default=WINDOWS_PER_SUBJECT,
         help="spread evenly over the subject's recordings (default: %(default)s)")  # fmt: skip
     add("--allow_trained_on", action="store_true", help="score recordings although they were "

@@ -9,7 +9,7 @@ import torch
 
 from data.batches.local import Part
 from model.config import ModelConfig
-from model.masking import draw_hidden, draw_kind, sample_generator, split_indices
+from model.masks import Sheet, draw_kind, draw_mask, generator, split_indices
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,12 @@ class DrawMasks:
         if self.config.tokens == "joint":
             places = places[:1]
         n_hidden = self.config.hidden_count(self.config.token_count(channels, samples))
-        rate_hz = self.config.sfreq_hz / self.config.patch_samples
+        sheet = Sheet(places, n_patches, self.config.sfreq_hz / self.config.patch_samples)
         pairs = []
         for position in part["position"].tolist():
-            rng = sample_generator(self.seed, position)
+            rng = generator(self.seed, position)
             kind = draw_kind(self.mixture or self.config.mask_mixture, rng)
-            pairs.append(
-                split_indices(draw_hidden(kind, places, n_patches, n_hidden, rng, rate_hz))
-            )
+            pairs.append(split_indices(draw_mask(kind, sheet, n_hidden, rng)))
         keep, hide = (torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))
         return {**part, "keep": keep, "hide": hide}
 
