@@ -24,7 +24,7 @@ KERNELS = {
     "torch efficient": SDPBackend.EFFICIENT_ATTENTION,
     "torch math": SDPBackend.MATH,
 }
-DEFAULT = "model/attention.py"
+DEFAULT = "model/transformer.py"
 # (tokens, heads, head width): encoder and decoder of brain2image, then lengths with large's heads;
 # 192 is a length modulo 128 at which cuDNN has failed, 1,152 and 2,560 are large's own.
 SHAPES = [(32, 16, 64), (128, 16, 32), (192, 12, 64), (512, 12, 64), (1152, 12, 64),

@@ -21,6 +21,7 @@ from benchmarks.gpu_data import make_shards
 from data.batches.local import Request
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, ModelConfig, preset
+from model.tokens import TOKENS
 from trainer.engine.config import RunConfig
 from trainer.engine.feed import Feed
 from trainer.engine.log import Accumulator
@@ -74,7 +75,7 @@ class Case:
 def usual_case(name: str, small: bool, **changes) -> Case:
     """The preset's case; `small` shrinks the network, the window and the batch."""
     changes = {**(SHRUNK if small else {}), **changes}
-    joint = PRESETS[name].tokens == "joint"
+    joint = TOKENS[PRESETS[name].tokens].one_row
     if small:
         return Case(preset(name, **changes), (16,) if joint else (8,), 64 if joint else 100, 4)
     model = preset(name, **changes)

@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from benchmarks.gpu_cases import Case, EngineRun, Setting, plan_of, usual_case, wait_for
 from benchmarks.gpu_report import Report
 from data.batches.local import Request
-from model.attention import attention
-from model.autoencoder import MaskedVAE, take
-from model.blocks import Stack
+from model.autoencoder import MaskedVAE, normal_noise
 from model.losses import LossTerms, objective
-from model.noise import normal_noise
+from model.tokens import take
+from model.transformer import Stack, attention
 from trainer.engine.feed import training_dataset
 from trainer.engine.plan import Plan
 from trainer.masked.draw import to_device
@@ -81,8 +80,8 @@ def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -
     dtype = encoder.embed.weight.dtype
     prepared = []
     for part in parts:
-        eeg, places = model._prepare(part["eeg"], part["positions_m"])
-        prepared.append((model.patchify(eeg), places, model._n_patches(eeg)))
+        eeg, places = model.tokens.prepare(part["eeg"], part["positions_m"])
+        prepared.append((model.tokens.cut(eeg), places, model._n_patches(eeg)))
     embedded = []
     for part, (patches, places, count) in zip(parts, prepared, strict=True):
         x = encoder.embed(take(patches, part["keep"]).to(dtype))

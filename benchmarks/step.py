@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.common import interleaved, one_core, print_table
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
-from model.positions import grid_positions
+from model.tokens import grid_positions
 from trainer.engine.config import RunConfig
 from trainer.engine.optim import make_optimizer
 from trainer.masked.draw import DrawMasks

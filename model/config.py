@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 
+from .interpolation import FILLS
 from .masks import fits, mixture_kinds, spelled
+from .tokens import TOKENS, tokens_of
 
-TOKENS = ("channel", "joint")
-BASELINES = ("spline", "linear", "none")
+BASELINES = (*FILLS, "none")
+
 DECODER_INPUTS = ("latent_fill", "latent", "signal_fill")
 LOSSES = ("l1", "l2")
-GRID_CHANNELS = 128
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class ModelConfig:
             "the decoder is given the visible samples: use decoder_input=latent_fill",
         )
         check("logvar_min", self.logvar_min < self.logvar_max, "must be below logvar_max")
-        allowed = mixture_kinds(one_row=self.tokens == "joint")
+        allowed = mixture_kinds(TOKENS[self.tokens].one_row)
         mixture = self.mask_mixture
         check(
             "mask_mixture",
@@ -122,8 +123,7 @@ class ModelConfig:
 
     def token_count(self, channels: int, samples: int) -> int:
         """Tokens of a window of `channels` x `samples`."""
-        patches = samples // self.patch_samples
-        return patches if self.tokens == "joint" else channels * patches
+        return tokens_of(self).count(channels, samples)
 
     def hidden_count(self, tokens: int) -> int:
         """How many of `tokens` are hidden; at least one is, and at least one is not."""
@@ -168,7 +168,8 @@ def preset(name: str, **changes) -> ModelConfig:
     if unknown := sorted(set(changes) - known):
         raise ValueError(f"model field {unknown[0]!r} is unknown; fields: {', '.join(known)}")
     base = PRESETS[name]
-    if changes.get("tokens", base.tokens) == "joint" and base.tokens != "joint":
+    tokens = TOKENS.get(changes.get("tokens", base.tokens))
+    if tokens and not set(base.mask_mixture) <= set(mixture_kinds(tokens.one_row)):
         changes.setdefault("mask_mixture", _JOINT)
     return replace(base, **changes)
 

@@ -268,9 +268,3 @@ def draw_mask(kind: str, sheet: Sheet, n_hidden: int, rng: Generator) -> np.ndar
         hidden.flat[found] = True
         missing -= len(found)
     return hidden
-
-
-def split_indices(hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(visible, hidden) flat token indices, ascending int64; token = row * columns + column."""
-    flat = hidden.reshape(-1)
-    return np.flatnonzero(~flat), np.flatnonzero(flat)

@@ -31,10 +31,10 @@ from data.errors import InputError
 from data.shards.manifest import read_manifest
 from data.shards.tars import verify_shard
 from model.autoencoder import MaskedVAE
-from model.blocks import Block
 from model.config import PRESETS, preset
 from model.flops import forward_flops, training_flops
-from model.positions import grid_positions
+from model.tokens import grid_positions
+from model.transformer import Block
 from trainer import largest
 from trainer.largest import predicted, search
 from trainer.masked.draw import DrawMasks, to_device
@@ -408,7 +408,7 @@ def test_the_switch_runs_a_fused_kernel_on_the_gpu():
 @pytest.mark.parametrize("choice", ["auto", "sdpa"])
 def test_the_environment_chooses_on_the_gpu(choice):
     code = (
-        "import torch; from model.attention import kernel_name;"
+        "import torch; from model.transformer import kernel_name;"
         "print(kernel_name(torch.device('cuda'), torch.bfloat16))"
     )
     done = subprocess.run(

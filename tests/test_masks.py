@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import electrode_places
@@ -19,8 +20,8 @@ from model.masks import (
     mixture_kinds,
     parse,
     scored_kinds,
-    split_indices,
 )
+from model.tokens import ChannelTokens
 
 
 @settings(max_examples=80, deadline=None)
@@ -34,9 +35,11 @@ def test_counts_are_exact(kind, channels, patches, ratio, seed):
     hidden = draw_mask(kind, Sheet(positions, patches, 10.0), count, np.random.default_rng(seed))
     assert hidden.shape == (channels, patches)
     assert hidden.sum() == count
-    keep, hide = split_indices(hidden)
-    assert len(hide) == count
-    assert sorted([*keep, *hide]) == list(range(channels * patches))
+    tokens = ChannelTokens(20, "spline")
+    keep, hide = tokens.indices(torch.from_numpy(hidden)[None])
+    assert keep[0].tolist() == np.flatnonzero(~hidden).tolist()
+    assert hide[0].tolist() == np.flatnonzero(hidden).tolist()
+    assert torch.equal(tokens.hidden(hide, channels, patches)[0], torch.from_numpy(hidden))
 
 
 def test_the_shape_of_each_kind():

@@ -11,8 +11,7 @@ from tiny import electrode_places
 from torch.nn.attention import SDPBackend
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.attention import attention
-from model.autoencoder import MaskedVAE
+from model.autoencoder import MaskedVAE, normal_noise
 from model.config import preset
 from model.flops import forward_flops
 from model.interpolation import (
@@ -23,7 +22,7 @@ from model.interpolation import (
     spline_matrix,
 )
 from model.losses import objective, pearson
-from model.noise import normal_noise
+from model.transformer import attention
 from trainer.masked.draw import DrawMasks
 
 
@@ -127,7 +126,7 @@ def test_pearson_equals_numpy():
 )
 def test_flops_equal_torchs_count(changes, monkeypatch):
     # torch's counter does not know the fused CPU kernel; it knows the plain products.
-    monkeypatch.setattr("model.attention._TORCH_KERNELS", [SDPBackend.MATH])
+    monkeypatch.setattr("model.transformer._TORCH_KERNELS", [SDPBackend.MATH])
     config = preset("tiny", **changes)
     model = MaskedVAE(config)
     places = torch.tensor(electrode_places("biosemi32", 32)[1])

@@ -11,7 +11,7 @@ from tiny import electrode_places
 
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, from_dict, preset
-from model.masks import Sheet, draw_mask, split_indices
+from model.masks import Sheet, draw_mask
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
          "decoder_heads": 2, "latent_dim": 8}  # fmt: skip
@@ -47,7 +47,8 @@ def hidden_of(config, batch: int, channels: int, patches: int, seed: int = 0) ->
 
 def part_of(config, eeg: torch.Tensor, hidden: torch.Tensor) -> dict:
     rows = hidden[:, :1] if config.tokens == "joint" else hidden
-    pairs = [split_indices(mask.numpy()) for mask in rows]
+    flat = [mask.numpy().ravel() for mask in rows]
+    pairs = [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in flat]
     keep, hide = (torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))
     return {"eeg": eeg, "positions_m": places(eeg.shape[1]), "keep": keep, "hide": hide,
             "position": torch.arange(len(eeg))}  # fmt: skip

@@ -25,6 +25,7 @@ from data.files import write_atomic
 from data.shards.manifest import SPLITS, Manifest, read_manifest
 from model.autoencoder import MaskedVAE
 from model.masks import MASKS, spelled
+from model.tokens import TOKENS
 from trainer.checkpoints.trained_on import (
     names_only,
     people_of,
@@ -150,7 +151,7 @@ def _notes(settings: dict, counts: dict, by_name: str, comparison) -> list[str]:
         f"{settings['model']['patch_samples'] / settings['sfreq_hz'] * 1000:g} ms patches, "
         f"{settings['mask_ratio']:.0%} hidden, seed {settings['seed']}."
     )
-    if settings["model"]["tokens"] == "joint":
+    if TOKENS[settings["model"]["tokens"]].one_row:
         notes.append("A joint token is one moment of all channels, so only masks that hide all "
                      "channels at once can be scored, and `spline` equals `linear`.")  # fmt: skip
     for dataset, kind in sorted(comparison.impossible):

@@ -25,7 +25,7 @@ import torch
 from data.diskspace import readable
 from data.errors import InputError, run_command
 from model.config import ModelConfig
-from model.positions import grid_positions
+from model.tokens import grid_positions
 from trainer.engine.config import add_flags, resolve
 from trainer.engine.optim import make_optimizer
 from trainer.engine.plan import Plan, make_plan

@@ -17,8 +17,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.files import write_atomic
-from model.linear import multiplied_in
 from model.losses import LossTerms
+from model.transformer import multiplied_in
 from trainer.ranks.ranks import Ranks, mean_over_ranks
 
 

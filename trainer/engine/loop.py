@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from model.attention import kernel_name
+from model.transformer import kernel_name
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.save import save
 from trainer.engine.feed import BROKEN, FINE, Feed

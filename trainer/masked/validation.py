@@ -14,10 +14,11 @@ import torch
 from data.batches.local import Part, Request, WindowDataset, evenly_spaced
 from data.errors import InputError
 from data.shards.manifest import Manifest
-from model.autoencoder import MaskedVAE, take
+from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
 from model.interpolation import linear_fill, spline_fill
 from model.losses import pearson
+from model.tokens import take
 from trainer.engine.feed import finite
 from trainer.masked.draw import DrawMasks, hidden_mask, to_device
 from trainer.masked.latent_spread import spread, spread_sums

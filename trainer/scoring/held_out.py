@@ -31,6 +31,7 @@ from model.masks import (
     spelled,
     usual_kinds,
 )
+from model.tokens import tokens_of
 from trainer.checkpoints.trained_on import known_among
 
 TOKENS_A_BATCH = 16_384
@@ -55,7 +56,7 @@ class WindowBatch:
 
 def kinds_for(config: ModelConfig, wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The kinds of mask to score a model on; InputError for one that is unknown or impossible."""
-    one_row = config.tokens == "joint"
+    one_row = tokens_of(config).one_row
     possible = scored_kinds(one_row)
     for kind in wanted or ():
         if not fits(kind, possible):
