@@ -2,10 +2,10 @@
 
 A ViT encoder sees the visible tokens only (He et al. 2022), each of its outputs becomes the mean
 and log-variance of a latent, and a smaller decoder reconstructs the hidden tokens from a sample of
-those latents. The decoder sees the latents and the tokens' places, nothing else: what it knows of a
-window has passed the bottleneck. With `baseline: spline` its output is added to what closed-form
-interpolation gives, so it predicts the rest: its output layer starts at zero, so the network starts
-exactly at the interpolation.
+those latents. The decoder sees the latents and the tokens' positions, nothing else: what it knows
+of a window has passed the bottleneck. With `baseline: spline` its output is added to what
+closed-form interpolation gives, so it predicts the rest: its output layer starts at zero, so the
+network starts exactly at the interpolation.
 
 Encoder and decoder own all parameters and are called as modules, so that ZeRO-3's hooks see them.
 
@@ -191,7 +191,7 @@ def _hash32(x: torch.Tensor) -> torch.Tensor:
     return x ^ (x >> 16)
 
 
-def normal_noise(seed: int, position: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def normal_noise(seed: int, order_index: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Standard normal noise from counters, `[B, *shape]` fp32: the same numbers on every device,
     rank, world size and torch version.
 
@@ -199,15 +199,15 @@ def normal_noise(seed: int, position: torch.Tensor, shape: tuple[int, ...]) -> t
     resumed on other hardware changes. A hash costs some twenty elementwise operations, which vanish
     beside a transformer; torch's generators would tie the noise to the rank and the device.
 
-    position: int64 `[B]`, each sample's place in the stream of samples. Element e of sample p is a
+    order_index: int64 `[B]`, each window's place in the training order. Element e of window p is a
     function of (seed, p, e) alone (Box-Muller on two hashes).
     """
     count = math.prod(shape)
-    element = _hash32(torch.arange(count, device=position.device) + (seed & 0xFFFF) * 0x9E3779B1)
-    low, high = position & _32_BITS, position >> 32
-    sample = _hash32(_hash32(low + (seed & _32_BITS)) ^ (_hash32(high + (seed >> 32)) + 0x85EBCA6B))
-    first = _hash32(sample[:, None] ^ element)
+    element = _hash32(torch.arange(count, device=order_index.device) + (seed & 0xFFFF) * 0x9E3779B1)
+    low, high = order_index & _32_BITS, order_index >> 32
+    window = _hash32(_hash32(low + (seed & _32_BITS)) ^ (_hash32(high + (seed >> 32)) + 0x85EBCA6B))
+    first = _hash32(window[:, None] ^ element)
     second = _hash32((first + 0x9E3779B9) & _32_BITS)
     radius = (-2.0 * torch.log((first.float() + 0.5) / 2.0**32).clamp_max(0.0)).sqrt()
     noise = radius * torch.cos(second.float() * (2 * math.pi / 2.0**32))
-    return noise.view(len(position), *shape)
+    return noise.view(len(order_index), *shape)

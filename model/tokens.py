@@ -252,7 +252,7 @@ def _indices(hidden: Tensor) -> tuple[Tensor, Tensor]:
     flat = hidden.flatten(1)
     count = int(flat[0].sum())
     if not (flat.sum(1) == count).all() or not 0 < count < flat.shape[1]:
-        raise ValueError("every sample must hide the same number of patches: some, not all")
+        raise ValueError("every window must hide the same number of patches: some, not all")
     order = flat.int().argsort(dim=1, stable=True)
     return order[:, :-count].contiguous(), order[:, -count:].contiguous()
 

@@ -76,7 +76,8 @@ def test_any_montage_and_any_length(kind, channels, patches, extra):
     assert out.isfinite().all()
     seen = ~hidden.repeat_interleave(20, dim=2)
     assert torch.equal(out[seen], eeg[..., : patches * 20][seen])
-    encoded = model.encode(eeg, places(channels))
+    with torch.inference_mode():
+        encoded = model.encode(eeg, places(channels))
     assert encoded.tokens.shape == (2, config.token_count(channels, patches * 20), 8)
     assert encoded.pooled.shape == (2, 32)
 
@@ -179,3 +180,13 @@ def test_config_round_trip(name):
 def test_bad_configurations_are_named(changes):
     with pytest.raises(ValueError, match="model field"):
         preset("tiny", **changes)
+
+
+@pytest.mark.parametrize("tokens", ["channel", "joint"])
+def test_a_head_on_the_embedding_trains_the_encoder(tokens):
+    model = MaskedVAE(preset("tiny", **SMALL, tokens=tokens))
+    pooled = model.encode(torch.randn(3, 16, 100), places(16)).pooled
+    pooled[:, 0].sum().backward()
+    reached = {name for name, p in model.encoder.named_parameters() if p.grad is not None}
+    assert {"embed.weight", "stack.blocks.0.qkv.weight", "stack.norm.weight"} <= reached
+    assert all(p.grad is None for p in model.decoder.parameters())
