@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu_cases import Setting, wait_for
 from benchmarks.gpu_report import Report
-from model import attention as switch
+from model import transformer as switch
 
 KERNELS = {
     "torch flash": SDPBackend.FLASH_ATTENTION,
