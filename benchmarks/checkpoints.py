@@ -30,7 +30,7 @@ from data.shards.manifest import Manifest, Montage, montage_id
 from data.shards.tars import ShardReader, write_shard
 from model.autoencoder import MaskedVAE
 from model.config import preset
-from model.positions import grid_positions
+from model.tokens import grid_positions
 from trainer.checkpoints.checkpoint import checkpoint_folder, damaged, tag_of
 from trainer.checkpoints.save import save
 from trainer.engine.config import RunConfig
@@ -103,7 +103,7 @@ def main() -> None:
     )
 
     def step() -> None:
-        engine.backward(engine(batch, 1e-3, 0).loss)
+        engine.backward(engine(batch, 1e-3, 0).total)
         engine.step()
 
     saves = [0]

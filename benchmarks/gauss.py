@@ -23,9 +23,10 @@ import torch
 from data.errors import InputError, run_command
 from data.shards.manifest import read_manifest
 from data.shards.readers import Readers
-from model.config import MASK_KINDS, preset
+from model.config import preset
 from model.gauss import GaussFill
 from model.interpolation import sums_to_zero
+from model.masks import usual_kinds
 from trainer.scoring.baselines import spline
 from trainer.scoring.calibration import referenced_fill
 from trainer.scoring.gauss_fit import LARGEST_LAG_S, LagMoments, fit_kernel
@@ -69,14 +70,14 @@ def main(argv: list[str] | None = None) -> int:
     print(f"fitted on {len(known)} windows of {len(runs) - 1} runs in {seconds:.1f} s; scored on "
           f"{len(last)} of {runs[-1]}")  # fmt: skip
     for name, fill in (("gauss", GaussFill(kernel)), ("spline", spline)):
-        found = {kind: [] for kind in MASK_KINDS}
+        found = {kind: [] for kind in usual_kinds(one_row=False)}
         for first in range(0, len(last), BATCH):
             keys, windows = zip(*last[first : first + BATCH], strict=True)
             batch = WindowBatch(
                 runs[-1], montage.channels, places, torch.from_numpy(np.stack(windows)),
                 list(keys), ["1"] * len(keys), [None] * len(keys),
             )  # fmt: skip
-            for kind in MASK_KINDS:
+            for kind in usual_kinds(one_row=False):
                 hidden = draw_masks(kind, batch, config, config.mask_ratio, arguments.seed)
                 filled = referenced_fill(fill, batch, hidden)
                 found[kind] += window_scores(batch.eeg, filled, hidden)["r"].tolist()

@@ -49,7 +49,7 @@ def torch_flops(case: Case) -> tuple[float, float]:
             "hide": torch.zeros(batch, hidden, dtype=torch.int64),
         }
         with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-            loss = model([part], 1e-3, 0).loss
+            loss = model([part], 1e-3, 0).total
             forward = counter.get_total_flops()
             loss.backward()
     return forward / batch, counter.get_total_flops() / batch

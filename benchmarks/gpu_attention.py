@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu_cases import Setting, wait_for
 from benchmarks.gpu_report import Report
-from model import attention as switch
+from model import transformer as switch
 
 KERNELS = {
     "torch flash": SDPBackend.FLASH_ATTENTION,
@@ -24,7 +24,7 @@ KERNELS = {
     "torch efficient": SDPBackend.EFFICIENT_ATTENTION,
     "torch math": SDPBackend.MATH,
 }
-DEFAULT = "model/attention.py"
+DEFAULT = "model/transformer.py"
 # (tokens, heads, head width): encoder and decoder of brain2image, then lengths with large's heads;
 # 192 is a length modulo 128 at which cuDNN has failed, 1,152 and 2,560 are large's own.
 SHAPES = [(32, 16, 64), (128, 16, 32), (192, 12, 64), (512, 12, 64), (1152, 12, 64),

@@ -21,6 +21,7 @@ from benchmarks.gpu_data import make_shards
 from data.batches.local import Request
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, ModelConfig, preset
+from model.tokens import TOKENS
 from trainer.engine.config import RunConfig
 from trainer.engine.feed import Feed
 from trainer.engine.log import Accumulator
@@ -74,7 +75,7 @@ class Case:
 def usual_case(name: str, small: bool, **changes) -> Case:
     """The preset's case; `small` shrinks the network, the window and the batch."""
     changes = {**(SHRUNK if small else {}), **changes}
-    joint = PRESETS[name].tokens == "joint"
+    joint = TOKENS[PRESETS[name].tokens].one_row
     if small:
         return Case(preset(name, **changes), (16,) if joint else (8,), 64 if joint else 100, 4)
     model = preset(name, **changes)
@@ -146,10 +147,10 @@ class EngineRun:
         for parts in self.feed.micro_batches():
             parts = to_device(parts, self.ranks.device)
             losses = self.engine(parts, torch.tensor(beta), config.seed)
-            self.engine.backward(losses.loss)
+            self.engine.backward(losses.total)
             self.engine.step()
             self.meter.add(losses, torch.cat([part["dataset"] for part in parts]))
-            self.loss = losses.loss.detach()
+            self.loss = losses.total.detach()
             windows += sum(len(part["eeg"]) for part in parts)
         self.applied += bool(self.engine.was_step_applied())
         self.feed.fetch()

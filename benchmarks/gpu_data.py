@@ -13,7 +13,7 @@ import numpy as np
 
 from data.shards.manifest import MANIFEST, Montage, montage_id, write_manifest
 from data.shards.tars import write_shard
-from model.positions import grid_positions
+from model.tokens import grid_positions
 
 DRAWN = 256
 

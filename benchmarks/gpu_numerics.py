@@ -82,10 +82,10 @@ def gradients(setting: Setting, report: Report) -> None:
     def gradient(dtype: torch.dtype, backend: SDPBackend | None) -> torch.Tensor:
         model = initial_model(plan).to(setting.device, dtype)
         if backend is None:
-            model(parts, 1e-3, 0).loss.backward()
+            model(parts, 1e-3, 0).total.backward()
         else:
             with only(backend):
-                model(parts, 1e-3, 0).loss.backward()
+                model(parts, 1e-3, 0).total.backward()
         return torch.cat([p.grad.float().flatten() for p in model.parameters()])
 
     wanted = gradient(torch.float32, SDPBackend.MATH)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.config import GRID_CHANNELS, ModelConfig
-from model.positions import time_features
+from model.config import ModelConfig
+from model.tokens import GRID_CHANNELS, time_features
 
 
 class EagerBlock(nn.Module):

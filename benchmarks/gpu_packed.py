@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from benchmarks.gpu_cases import Case, EngineRun, Setting, plan_of, usual_case, wait_for
 from benchmarks.gpu_report import Report
 from data.batches.local import Request
-from model.attention import attention
-from model.autoencoder import MaskedVAE, take
-from model.blocks import Stack
-from model.losses import Losses, objective
-from model.noise import normal_noise
+from model.autoencoder import MaskedVAE, normal_noise
+from model.losses import LossTerms, objective
+from model.tokens import take
+from model.transformer import Stack, attention
 from trainer.engine.feed import training_dataset
 from trainer.engine.plan import Plan
 from trainer.masked.draw import to_device
@@ -67,7 +66,7 @@ def run_packed(stack: Stack, parts_BLD: list[torch.Tensor]) -> list[torch.Tensor
     return [piece.view(x.shape) for piece, x in zip(pieces, parts_BLD, strict=True)]
 
 
-def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -> Losses:
+def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -> LossTerms:
     """What `model(parts, beta, seed)` gives, for a model of the classic form, with its two stacks
     run once for all parts together."""
     config = model.config
@@ -81,8 +80,8 @@ def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -
     dtype = encoder.embed.weight.dtype
     prepared = []
     for part in parts:
-        eeg, places = model._prepare(part["eeg"], part["positions_m"])
-        prepared.append((model.patchify(eeg), places, model._n_patches(eeg)))
+        eeg, places = model.tokens.prepare(part["eeg"], part["positions_m"])
+        prepared.append((model.tokens.cut(eeg), places, model._n_patches(eeg)))
     embedded = []
     for part, (patches, places, count) in zip(parts, prepared, strict=True):
         x = encoder.embed(take(patches, part["keep"]).to(dtype))
@@ -213,6 +212,6 @@ def held_out_error(run: EngineRun, plan: Plan, held: np.ndarray) -> float:
     errors, count = 0.0, 0
     for piece in np.array_split(held, max(1, len(held) // plan.micro)):
         parts = to_device(dataset[Request(piece, piece)], run.ranks.device)
-        errors += model(parts, 0.0, 0).error.item() * len(piece)
+        errors += model(parts, 0.0, 0).terms["error"].item() * len(piece)
         count += len(piece)
     return errors / count

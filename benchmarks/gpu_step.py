@@ -11,6 +11,7 @@ from dataclasses import replace
 from benchmarks.gpu_cases import Case, EngineRun, Rate, Setting, plan_of, release, timed, usual_case
 from benchmarks.gpu_original import original_step, vitmae_step
 from benchmarks.gpu_report import Report
+from model.tokens import TOKENS
 from trainer.engine.plan import Plan
 
 
@@ -79,7 +80,7 @@ def against_original(setting: Setting, report: Report, ours: Rate | None) -> Non
 def square_case(name: str, small: bool) -> tuple[Case, int, int]:
     """(the preset with a square number of tokens, its side, inputs a token)."""
     case = usual_case(name, small)
-    if case.model.tokens == "joint":
+    if TOKENS[case.model.tokens].one_row:
         side = 4 if small else 12
         case = replace(case, samples=side * side * case.model.patch_samples)
         return case, side, 128 * case.model.patch_samples

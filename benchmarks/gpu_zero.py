@@ -42,7 +42,7 @@ def ddp_step(plan: Plan, setting: Setting) -> Callable[[], int]:
     def step() -> int:
         parts = to_device(next(feed.micro_batches()), device)
         with torch.autocast(device.type, torch.bfloat16):
-            loss = model(parts, plan.model.beta, plan.config.seed).loss
+            loss = model(parts, plan.model.beta, plan.config.seed).total
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -55,7 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         for request in evenly_spaced(dataset, arguments.windows, BATCH):
             parts = to_device(dataset[request], torch.device("cpu"))
             with torch.no_grad():
-                own, other = (model(parts, 0.0, 0, other_latents=swap).r for swap in (False, True))
+                own, other = (
+                    model(parts, 0.0, 0, other_latents=swap).per_window["r"]
+                    for swap in (False, True)
+                )
                 spline = torch.cat([spline_r(part, model.config) for part in parts])
             found.append(torch.stack([own, other, spline]))
         own, other, spline = torch.cat(found, dim=1).mean(1).tolist()

@@ -28,7 +28,7 @@ from benchmarks.common import interleaved
 from benchmarks.step import engine_step, plain_step
 from model.autoencoder import MaskedVAE
 from model.config import preset
-from model.positions import grid_positions
+from model.tokens import grid_positions
 from tests.cluster.nodes import NAMES, Cluster, missing
 from trainer.masked.draw import DrawMasks
 from trainer.ranks.ranks import start_ranks

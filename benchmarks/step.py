@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.common import interleaved, one_core, print_table
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
-from model.positions import grid_positions
+from model.tokens import grid_positions
 from trainer.engine.config import RunConfig
 from trainer.engine.optim import make_optimizer
 from trainer.masked.draw import DrawMasks
@@ -61,7 +61,7 @@ def plain_step(model: nn.Module, batch: list[dict], autocast: bool):
 
     def step() -> int:
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = model(batch, 1e-3, 0).loss
+            loss = model(batch, 1e-3, 0).total
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -81,7 +81,7 @@ def engine_step(config: ModelConfig, batch: list[dict]):
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
 
     def step() -> int:
-        engine.backward(engine(batch, 1e-3, 0).loss)
+        engine.backward(engine(batch, 1e-3, 0).total)
         engine.step()
         return len(batch[0]["eeg"])
 

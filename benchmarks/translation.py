@@ -25,7 +25,7 @@ from torch import nn
 
 from benchmarks.common import one_core
 from model.brainformer import BrainformerConfig, BrainformerForEEG2MEG, BrainformerProcessor
-from model.positions import grid_positions
+from model.tokens import grid_positions
 
 VOCABULARY, BOS, WIDTH, HEADS, ROUTERS, MLP = 258, 1, 64, 4, 10, 512
 

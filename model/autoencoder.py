@@ -2,10 +2,10 @@
 
 A ViT encoder sees the visible tokens only (He et al. 2022), each of its outputs becomes the mean
 and log-variance of a latent, and a smaller decoder reconstructs the hidden tokens from a sample of
-those latents. The decoder sees the latents and the tokens' places, nothing else: what it knows of a
-window has passed the bottleneck. With `baseline: spline` its output is added to what closed-form
-interpolation gives, so it predicts the rest: its output layer starts at zero, so the network starts
-exactly at the interpolation.
+those latents. The decoder sees the latents and the tokens' positions, nothing else: what it knows
+of a window has passed the bottleneck. With `baseline: spline` its output is added to what
+closed-form interpolation gives, so it predicts the rest: its output layer starts at zero, so the
+network starts exactly at the interpolation.
 
 Encoder and decoder own all parameters and are called as modules, so that ZeRO-3's hooks see them.
 
@@ -15,20 +15,19 @@ Shapes: B batch, C channels, T samples, N patches in time, P samples in a patch,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from .config import GRID_CHANNELS, ModelConfig
-from .decoder import Decoder, take
-from .encoder import Encoder
-from .fills import fill_of
-from .initial import start_weights
-from .interpolation import head_directions, spline_matrix
-from .losses import Losses, objective
-from .noise import normal_noise
-from .positions import grid_positions
+from .config import ModelConfig
+from .losses import LossTerms, objective
+from .networks import Decoder, Encoder
+from .tokens import take, tokens_of
+from .transformer import start_weights
+
+_32_BITS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -43,24 +42,22 @@ class Encoded:
 class MaskedVAE(nn.Module):
     """See the module's docstring. `forward` trains; `encode` and `reconstruct` are for use.
 
-    seed: of the first weights (model/initial.py).
+    seed: of the first weights (model/transformer.py).
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
-        joint = config.tokens == "joint"
-        values = config.patch_samples * (GRID_CHANNELS if joint else 1)
-        self.encoder = Encoder(config, values)
-        self.decoder = Decoder(config, values)
-        # Not a buffer: some versions of DeepSpeed cast buffers to bf16.
-        self._grid_m = grid_positions(GRID_CHANNELS) if joint else None
+        self.tokens = tokens_of(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
         start_weights(self, seed)
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
-        if self._grid_m is not None:  # follows the weights: a copy in each step would wait
-            self._grid_m = self._grid_m.to(self.decoder.hidden_token.device)
+        # Not a buffer, since some versions of DeepSpeed cast buffers to bf16; it follows the
+        # weights, since a copy in each step would wait.
+        self.tokens = self.tokens.to(self.decoder.hidden_token.device)
         return self
 
     def recompute_activations(self, on: bool) -> None:
@@ -73,7 +70,7 @@ class MaskedVAE(nn.Module):
         beta: torch.Tensor | float,
         seed: int,
         other_latents: bool = False,
-    ) -> Losses:
+    ) -> LossTerms:
         """The objective of a micro-batch: a list of dense parts, one montage and length each.
 
         A part: eeg `[B, C, T]` (robust units, any float), positions_m `[C, 3]`, keep int64 `[B, K]`
@@ -89,9 +86,9 @@ class MaskedVAE(nn.Module):
         return objective(terms, self.config, beta)
 
     def _part_terms(self, part: dict, seed: int, other_latents: bool) -> dict:
-        eeg, positions_m = self._prepare(part["eeg"], part["positions_m"])
+        eeg, positions_m = self.tokens.prepare(part["eeg"], part["positions_m"])
         keep_BK, hide_BM = part["keep"], part["hide"]
-        target_BLP = self.patchify(eeg)
+        target_BLP = self.tokens.cut(eeg)
         filled_BLP = self._filled(eeg, positions_m, hide_BM)
         n_patches = self._n_patches(eeg)
         read_BLP = target_BLP.roll(max(1, len(eeg) // 2), 0) if other_latents else target_BLP
@@ -117,20 +114,20 @@ class MaskedVAE(nn.Module):
             index = hide_BM[..., None].expand_as(predicted)
             completed = target_BLP.scatter(1, index, predicted)
             terms |= {
-                "completed": self.unpatchify(completed, n_patches),
-                "window": self.unpatchify(target_BLP, n_patches),
+                "completed": self.tokens.join(completed, n_patches),
+                "window": self.tokens.join(target_BLP, n_patches),
             }
         return terms
 
-    @torch.no_grad()
     def encode(self, eeg: torch.Tensor, positions_m: torch.Tensor) -> Encoded:
-        """Latent means of all tokens and a pooled embedding, nothing hidden.
+        """Latent means of all tokens and a pooled embedding, nothing hidden. Gradients flow: who
+        only reads calls it within `torch.inference_mode()`.
 
         eeg `[B, C, T]` in robust units (a recording divided by its `scale_uv`), T at least one
         patch (an incomplete last patch is cut); positions_m `[C, 3]` metres. See `Encoded`.
         """
-        eeg, positions_m = self._prepare(eeg, positions_m)
-        tokens, mean, _ = self.encoder(self.patchify(eeg), positions_m, self._n_patches(eeg))
+        eeg, positions_m = self.tokens.prepare(eeg, positions_m)
+        tokens, mean, _ = self.encoder(self.tokens.cut(eeg), positions_m, self._n_patches(eeg))
         return Encoded(mean, tokens.float().mean(1))
 
     @torch.no_grad()
@@ -144,9 +141,9 @@ class MaskedVAE(nn.Module):
         given. `joint` tokens: a patch must be hidden on all channels or none (ValueError).
         """
         native = eeg[..., : hidden.shape[2] * self.config.patch_samples].float()
-        grid, grid_positions_m = self._prepare(eeg, positions_m)
-        keep, hide = self._token_indices(hidden)
-        patches = self.patchify(grid)
+        grid, grid_positions_m = self.tokens.prepare(eeg, positions_m)
+        keep, hide = self.tokens.indices(hidden)
+        patches = self.tokens.cut(grid)
         filled = self._filled(grid, grid_positions_m, hide)
         n_patches = hidden.shape[2]
         _, mean, _ = self.encoder(take(patches, keep), grid_positions_m, n_patches, keep)
@@ -164,64 +161,53 @@ class MaskedVAE(nn.Module):
         native = eeg[..., : hidden.shape[2] * self.config.patch_samples].float()
         if self.config.baseline == "none":
             return native * ~hidden.repeat_interleave(self.config.patch_samples, dim=2)
-        grid, grid_positions_m = self._prepare(eeg, positions_m)
-        _, hide = self._token_indices(hidden)
+        grid, grid_positions_m = self.tokens.prepare(eeg, positions_m)
+        _, hide = self.tokens.indices(hidden)
         return self._blend(native, positions_m, hidden, self._filled(grid, grid_positions_m, hide))
-
-    def patchify(self, eeg: torch.Tensor) -> torch.Tensor:
-        """`[B, C, T]` -> `[B, L, P]`; token = channel * N + patch (`joint`: `[B, N, C * P]`)."""
-        patches_BCNP = eeg.unflatten(-1, (-1, self.config.patch_samples))
-        if self.config.tokens == "joint":
-            return patches_BCNP.transpose(1, 2).flatten(2)
-        return patches_BCNP.flatten(1, 2)
-
-    def unpatchify(self, patches: torch.Tensor, n_patches: int) -> torch.Tensor:
-        """The inverse of `patchify`."""
-        if self.config.tokens == "joint":
-            unfolded = patches.unflatten(-1, (-1, self.config.patch_samples))
-            return unfolded.transpose(1, 2).flatten(2)
-        return patches.unflatten(1, (-1, n_patches)).flatten(2)
 
     def _n_patches(self, eeg: torch.Tensor) -> int:
         return eeg.shape[-1] // self.config.patch_samples
 
-    def _prepare(self, eeg, positions_m):
-        """fp32, whole patches; for `joint` tokens the canonical grid and its places."""
-        eeg = eeg[..., : self._n_patches(eeg) * self.config.patch_samples].float()
-        if self.config.tokens == "channel":
-            return eeg, positions_m
-        places = self._grid_m
-        return spline_matrix(head_directions(places), head_directions(positions_m)) @ eeg, places
-
-    def _token_indices(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.config.tokens == "joint":
-            if not (hidden == hidden[:, :1]).all():
-                raise ValueError("joint tokens: a patch is hidden on all channels or on none")
-            hidden = hidden[:, :1]
-        flat = hidden.flatten(1)
-        count = int(flat[0].sum())
-        if not (flat.sum(1) == count).all() or not 0 < count < flat.shape[1]:
-            raise ValueError("every sample must hide the same number of patches: some, not all")
-        order = flat.int().argsort(dim=1, stable=True)
-        return order[:, :-count], order[:, -count:]
-
     def _filled(self, eeg, positions_m, hide_BM):
         """All patches `[B, L, P]`, hidden ones as the configured fill has them; None without."""
-        fill = fill_of(self.config)
-        if fill is None:
+        if self.config.baseline == "none":
             return None
-        n_patches = self._n_patches(eeg)
-        rows = 1 if self.config.tokens == "joint" else eeg.shape[1]
-        hidden = torch.zeros(len(eeg), rows * n_patches, dtype=torch.bool, device=eeg.device)
-        hidden = hidden.scatter(1, hide_BM, True).unflatten(1, (rows, n_patches))
+        hidden = self.tokens.hidden(hide_BM, eeg.shape[1], self._n_patches(eeg))
         with torch.autocast(eeg.device.type, enabled=False):
-            return self.patchify(fill(eeg, positions_m, hidden.expand(-1, eeg.shape[1], -1)))
+            return self.tokens.cut(self.tokens.fill(eeg, positions_m, hidden))
 
     def _blend(self, native, positions_m, hidden, patches):
         """Put predicted patches under the mask, mapped back from the grid if there is one."""
-        values = self.unpatchify(patches, hidden.shape[2])
-        if self.config.tokens == "joint":
-            to, at = head_directions(positions_m), head_directions(self._grid_m)
-            values = spline_matrix(to, at) @ values
+        values = self.tokens.back(self.tokens.join(patches, hidden.shape[2]), positions_m)
         hidden_T = hidden.repeat_interleave(self.config.patch_samples, dim=2)
         return torch.where(hidden_T, values, native)
+
+
+def _hash32(x: torch.Tensor) -> torch.Tensor:
+    """A 32-bit integer hash with low bias (constants: Wellons, "hash prospector", 2018)."""
+    x = (x ^ (x >> 16)) & _32_BITS
+    x = (x * 0x7FEB352D) & _32_BITS
+    x = (x ^ (x >> 15)) * 0x846CA68B & _32_BITS
+    return x ^ (x >> 16)
+
+
+def normal_noise(seed: int, order_index: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Standard normal noise from counters, `[B, *shape]` fp32: the same numbers on every device,
+    rank, world size and torch version.
+
+    The latent of a window must be drawn the same way wherever it is trained, or a run that is
+    resumed on other hardware changes. A hash costs some twenty elementwise operations, which vanish
+    beside a transformer; torch's generators would tie the noise to the rank and the device.
+
+    order_index: int64 `[B]`, each window's place in the training order. Element e of window p is a
+    function of (seed, p, e) alone (Box-Muller on two hashes).
+    """
+    count = math.prod(shape)
+    element = _hash32(torch.arange(count, device=order_index.device) + (seed & 0xFFFF) * 0x9E3779B1)
+    low, high = order_index & _32_BITS, order_index >> 32
+    window = _hash32(_hash32(low + (seed & _32_BITS)) ^ (_hash32(high + (seed >> 32)) + 0x85EBCA6B))
+    first = _hash32(window[:, None] ^ element)
+    second = _hash32((first + 0x9E3779B9) & _32_BITS)
+    radius = (-2.0 * torch.log((first.float() + 0.5) / 2.0**32).clamp_max(0.0)).sqrt()
+    noise = radius * torch.cos(second.float() * (2 * math.pi / 2.0**32))
+    return noise.view(len(order_index), *shape)

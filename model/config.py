@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 
-TOKENS = ("channel", "joint")
-BASELINES = ("spline", "linear", "none")
+from .interpolation import FILLS
+from .masks import fits, mixture_kinds, spelled
+from .tokens import TOKENS, tokens_of
+
+BASELINES = (*FILLS, "none")
+
 DECODER_INPUTS = ("latent_fill", "latent", "signal_fill")
 LOSSES = ("l1", "l2")
-MASK_KINDS = ("random", "block", "tube", "channel", "time")
-GRID_CHANNELS = 128
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class ModelConfig:
             "block": 0.5, "random": 0.2, "tube": 0.1, "channel": 0.1, "time": 0.1,
         }
     )  # fmt: skip
-    """Kind of mask -> weight; each sample draws its kind. `joint` tokens: `random` and `time`."""
+    """Kind of mask (model/masks.py) -> weight; each window draws its kind. `joint` tokens: kinds
+    that need no rows of channels."""
     beta: float = 1e-3
     """Weight of the KL term after its warm-up; 0 makes this a plain masked autoencoder."""
     free_bits: float = 0.02
@@ -103,15 +106,15 @@ class ModelConfig:
             "the decoder is given the visible samples: use decoder_input=latent_fill",
         )
         check("logvar_min", self.logvar_min < self.logvar_max, "must be below logvar_max")
-        allowed = MASK_KINDS if self.tokens == "channel" else ("random", "time")
+        allowed = mixture_kinds(TOKENS[self.tokens].one_row)
         mixture = self.mask_mixture
         check(
             "mask_mixture",
             bool(mixture)
-            and set(mixture) <= set(allowed)
+            and all(fits(kind, allowed) for kind in mixture)
             and all(weight >= 0 for weight in mixture.values())
             and sum(mixture.values()) > 0,
-            f"weights >= 0, not all 0, for kinds among {', '.join(allowed)}",
+            f"weights >= 0, not all 0, for kinds among {spelled(allowed)}",
         )
 
     @property
@@ -120,8 +123,7 @@ class ModelConfig:
 
     def token_count(self, channels: int, samples: int) -> int:
         """Tokens of a window of `channels` x `samples`."""
-        patches = samples // self.patch_samples
-        return patches if self.tokens == "joint" else channels * patches
+        return tokens_of(self).count(channels, samples)
 
     def hidden_count(self, tokens: int) -> int:
         """How many of `tokens` are hidden; at least one is, and at least one is not."""
@@ -166,7 +168,8 @@ def preset(name: str, **changes) -> ModelConfig:
     if unknown := sorted(set(changes) - known):
         raise ValueError(f"model field {unknown[0]!r} is unknown; fields: {', '.join(known)}")
     base = PRESETS[name]
-    if changes.get("tokens", base.tokens) == "joint" and base.tokens != "joint":
+    tokens = TOKENS.get(changes.get("tokens", base.tokens))
+    if tokens and not set(base.mask_mixture) <= set(mixture_kinds(tokens.one_row)):
         changes.setdefault("mask_mixture", _JOINT)
     return replace(base, **changes)
 

@@ -7,7 +7,8 @@ MFU from these numbers is slightly pessimistic. tests/ compares them with torch'
 
 from __future__ import annotations
 
-from model.config import GRID_CHANNELS, ModelConfig
+from .config import ModelConfig
+from .tokens import tokens_of
 
 
 def _stack(tokens: int, width: int, depth: int, mlp_ratio: float) -> float:
@@ -22,8 +23,8 @@ def forward_flops(config: ModelConfig, channels: int, samples: int) -> float:
     tokens = config.token_count(channels, samples)
     hidden = config.hidden_count(tokens)
     visible = tokens - hidden
-    joint = config.tokens == "joint"
-    values = config.patch_samples * (GRID_CHANNELS if joint else 1)
+    cutter = tokens_of(config)
+    values = cutter.values
     heads = 2 if config.variational else 1
     encoder = _stack(visible, config.width, config.depth, config.mlp_ratio)
     encoder += 2 * visible * config.width * (values + heads * config.latent_dim)
@@ -34,8 +35,7 @@ def forward_flops(config: ModelConfig, channels: int, samples: int) -> float:
     decoder += 2 * started * config.latent_dim * wide + 2 * shown * wide * values
     if config.decoder_input == "signal_fill":
         decoder += 2 * tokens * values * wide
-    grid = 2 * GRID_CHANNELS * channels * samples if joint else 0
-    return encoder + decoder + grid
+    return encoder + decoder + cutter.prepare_flops(channels, samples)
 
 
 def training_flops(config: ModelConfig, channels: int, samples: int) -> float:

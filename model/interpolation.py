@@ -7,12 +7,18 @@ factor for each patch in time, 32 x 32 to 128 x 128, in fp32 (within 1e-3 of fp6
 fp64). `respect_reference` makes any fill keep what is known of average-referenced EEG: its channels
 sum to zero, so that the visible ones give the sum of the hidden ones away.
 
-Shapes: B batch, C channels, T samples, N patches of P samples.
+Every fill of `FILLS` takes eeg `[B, C, T]`, positions `[C, 3]` in metres and hidden bool
+`[B, C, N]`, looks at visible samples only, and gives `[B, C, T]` in eeg's dtype, visible samples
+unchanged. `fill_latents` does the same to the latents of tokens.
+
+Shapes: B batch, C channels, T samples, N patches of P samples; L = all tokens, K visible ones, Z
+latent.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -157,3 +163,44 @@ def linear_fill(eeg: torch.Tensor, positions_m: torch.Tensor, hidden: torch.Tens
     filled = start_value + share * (stop_value - start_value)
     filled = torch.where(seen.any(-1, keepdim=True), filled, 0.0)
     return torch.where(seen, eeg, filled)
+
+
+Fill = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+FILLS: dict[str, Fill] = {"spline": spline_fill, "linear": linear_fill}
+"""What `baseline` may name, besides `none`."""
+
+
+def fill_latents(
+    latent_BKZ: torch.Tensor,
+    keep_BK: torch.Tensor,
+    tokens: int,
+    n_patches: int,
+    places_m: torch.Tensor | None,
+) -> torch.Tensor:
+    """Latents of all `tokens`, `[B, L, Z]` fp32: visible ones as given, hidden ones interpolated.
+
+    Weights come from places and masks alone, so nothing but latents enters. Each latent dimension
+    is interpolated like a sample of a channel: over the electrodes that are visible in the same
+    patch, by spherical splines; where there are none, along the patches, by straight lines.
+
+    keep int64 `[B, K]`; places_m `[C, 3]` metres, None: along time only (joint tokens).
+    """
+    B, _, Z = latent_BKZ.shape
+    C = tokens // n_patches
+    latent_BKZ = latent_BKZ.float()
+    index = keep_BK[..., None].expand_as(latent_BKZ)
+    grid_BCNZ = (
+        latent_BKZ.new_zeros(B, tokens, Z).scatter(1, index, latent_BKZ).unflatten(1, (C, -1))
+    )
+    hidden_BCN = torch.ones(B, tokens, dtype=torch.bool, device=keep_BK.device)
+    hidden_BCN = hidden_BCN.scatter(1, keep_BK, False).unflatten(1, (C, -1))
+    with torch.autocast(keep_BK.device.type, enabled=False):
+        # A row of its own for each dimension: a fill joins the values along a row.
+        rows = grid_BCNZ.transpose(2, 3).flatten(1, 2)
+        lines = linear_fill(rows, places_m, hidden_BCN.repeat_interleave(Z, dim=1))
+        filled_BCNZ = lines.unflatten(1, (C, Z)).transpose(2, 3)
+        if places_m is not None:
+            spline = spline_fill(grid_BCNZ.flatten(2), places_m, hidden_BCN).view_as(grid_BCNZ)
+            blind = hidden_BCN.all(1)[:, None, :, None]
+            filled_BCNZ = torch.where(blind, filled_BCNZ, spline)
+    return filled_BCNZ.flatten(1, 2)

@@ -1,71 +1,68 @@
-"""The objective, in fp32: error on hidden patches, KL with free bits, optional spectral and visible
-terms. Sums in bf16 would lose digits over thousands of patches; exp(log-variance) would lose more.
+"""The objective, in fp32: the sum of the terms in `TERMS`. Sums in bf16 would lose digits over
+thousands of patches; exp(log-variance) would lose more.
 
-Shapes: B samples, M hidden and K visible tokens, P values a token, Z latent dimensions.
+Shapes: B windows, M hidden and K visible tokens, P values a token, Z latent dimensions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 
 from .config import ModelConfig
 
+Beta = torch.Tensor | float
+
 
 @dataclass(frozen=True)
-class Losses:
-    """`loss` is what is differentiated; the rest is detached, for the log.
+class LossTerms:
+    """The loss of a micro-batch, and what the log reports of it; detached but for the total.
 
-    error, kl, spectral: means over samples. r `[B]`: each sample's Pearson correlation over its
-    hidden values. kl_per_dim `[Z]` nats. latent_means: of each part, `[B, K, Z]`.
+    total: scalar. terms: scalars, to be averaged over micro-batches and ranks; floats are logged as
+    they are. per_window `[B]`: to be averaged, also by data set; the first finds windows that are
+    not finite. vectors `[K]`: to be averaged. latent_means: of each batch `[B, K, Z]`, which
+    validation reads and the loop does not.
     """
 
-    loss: torch.Tensor
-    error: torch.Tensor
-    kl: torch.Tensor
-    spectral: torch.Tensor
-    r: torch.Tensor
-    kl_per_dim: torch.Tensor
-    latent_means: list[torch.Tensor]
+    total: torch.Tensor
+    terms: dict[str, torch.Tensor | float]
+    per_window: dict[str, torch.Tensor]
+    vectors: dict[str, torch.Tensor] = field(default_factory=dict)
+    latent_means: list[torch.Tensor] = field(default_factory=list)
 
 
-def objective(parts: list[dict], config: ModelConfig, beta: torch.Tensor | float) -> Losses:
-    """Combine the terms of all parts so that every sample weighs the same.
+@dataclass(frozen=True)
+class Term:
+    """value: what the log shows. added: what the total receives, weighted; None: weight 0."""
 
-    A part: predicted, target `[B, M, P]`; mean, logvar `[B, K, Z]` (logvar None: no KL); with a
-    visible term visible, visible_target `[B, K, P]`; with a spectral one completed, window
-    `[B, C, T]`.
+    value: torch.Tensor
+    added: torch.Tensor | None = None
+
+
+def objective(outputs: list[dict], config: ModelConfig, beta: Beta) -> LossTerms:
+    """Add up the terms so that every window weighs the same, whatever batch it is in.
+
+    outputs, one a batch: predicted, target `[B, M, P]`; mean, logvar `[B, K, Z]` (logvar None: no
+    KL); with a visible term visible, visible_target `[B, K, P]`; with a spectral one completed,
+    window `[B, C, T]`. beta: the KL weight now.
     """
-    count = sum(len(part["target"]) for part in parts)
-    errors = torch.stack([_error(part, config).sum() for part in parts]).sum() / count
-    kl_dims = [_kl_per_dim(part) for part in parts]
-    kl_per_dim = torch.stack([kl.sum(0) for kl in kl_dims]).sum(0) / count
-    # Kingma et al. 2016 hold free bits against a mini-batch's mean: its gradient depends on how a
-    # global batch is cut. A window has hundreds of tokens: its own mean is nearly as steady, and
-    # the objective stays a mean over windows, however they are dealt out.
-    free = [kl.clamp_min(config.free_bits).mean(1).sum() for kl in kl_dims]
-    kl = torch.stack(free).sum() / count
-    spectral = errors.new_zeros(())
-    if config.spectral_weight:
-        spectral = torch.stack([_spectral(part).sum() for part in parts]).sum() / count
-    loss = errors + config.spectral_weight * spectral
-    if config.visible_weight:
-        visible = [_distance(part["visible"] - part["visible_target"], config) for part in parts]
-        total = torch.stack([error.flatten(1).mean(1).sum() for error in visible]).sum()
-        loss = loss + config.visible_weight * total / count
-    if config.variational:
-        loss = loss + beta * kl
+    outputs = [{**output, "kl_per_dim": _kl_per_dim(output)} for output in outputs]
+    terms = {name: term(outputs, config, beta) for name, term in TERMS.items()}
+    terms = {name: term for name, term in terms.items() if term is not None}
+    total, *others = (term.added for term in terms.values() if term.added is not None)
+    for added in others:
+        total = total + added
     with torch.no_grad():
-        r = torch.cat([pearson(part["predicted"], part["target"]) for part in parts])
-    return Losses(
-        loss=loss,
-        error=errors.detach(),
-        kl=kl_per_dim.detach().mean(),
-        spectral=spectral.detach(),
-        r=r,
-        kl_per_dim=kl_per_dim.detach(),
-        latent_means=[part["mean"].detach() for part in parts],
+        r = torch.cat([pearson(output["predicted"], output["target"]) for output in outputs])
+        kl_per_dim = _mean(outputs, lambda output: output["kl_per_dim"].sum(0))
+    return LossTerms(
+        total=total,
+        terms={name: term.value.detach() for name, term in terms.items()},
+        per_window={"r": r},
+        vectors={"kl_per_dim": kl_per_dim},
+        latent_means=[output["mean"].detach() for output in outputs],
     )
 
 
@@ -77,23 +74,84 @@ def pearson(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (a * b).sum(1) / power.clamp_min(1e-12)
 
 
-def _error(part: dict, config: ModelConfig) -> torch.Tensor:
-    return _distance(part["predicted"] - part["target"], config).flatten(1).mean(1)
+def _error(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term:
+    """Distance of the hidden patches from the signal."""
+    error = _mean(
+        outputs, lambda o: _distance(o["predicted"], o["target"], config).flatten(1).mean(1).sum()
+    )
+    return Term(error, error)
 
 
-def _distance(difference: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+def _spectral(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term:
+    """L1 between the log amplitude spectra of the completed and the true window."""
+
+    def distance(output: dict) -> torch.Tensor:
+        completed, window = (torch.fft.rfft(output[k]).abs() for k in ("completed", "window"))
+        return (completed.add(1.0).log() - window.add(1.0).log()).abs().flatten(1).mean(1).sum()
+
+    if not config.spectral_weight:
+        return Term(outputs[0]["target"].new_zeros(()))
+    spectral = _mean(outputs, distance)
+    return Term(spectral, config.spectral_weight * spectral)
+
+
+def _visible(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term | None:
+    """Distance of the visible patches from the signal."""
+    if not config.visible_weight:
+        return None
+    total = _sum(
+        outputs,
+        lambda o: _distance(o["visible"], o["visible_target"], config).flatten(1).mean(1).sum(),
+    )
+    count = _windows(outputs)
+    return Term(total / count, config.visible_weight * total / count)
+
+
+def _kl(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term:
+    """KL beyond the free bits; the log shows all of it.
+
+    Kingma et al. 2016 hold free bits against a mini-batch's mean: its gradient depends on how a
+    global batch is cut. A window has hundreds of tokens: its own mean is nearly as steady, and the
+    objective stays a mean over windows, however they are dealt out.
+    """
+    shown = _mean(outputs, lambda output: output["kl_per_dim"].sum(0)).mean()
+    if not config.variational:
+        return Term(shown)
+    least = config.free_bits
+    paid = _mean(outputs, lambda output: output["kl_per_dim"].clamp_min(least).mean(1).sum())
+    return Term(shown, beta * paid)
+
+
+TERMS: dict[str, Callable[[list[dict], ModelConfig, Beta], Term | None]] = {
+    "error": _error,
+    "spectral": _spectral,
+    "visible": _visible,
+    "kl": _kl,
+}
+"""Summed in this order. A term that gives None is neither added nor logged."""
+
+
+def _windows(outputs: list[dict]) -> int:
+    return sum(len(output["target"]) for output in outputs)
+
+
+def _sum(outputs: list[dict], of: Callable[[dict], torch.Tensor]) -> torch.Tensor:
+    return torch.stack([of(output) for output in outputs]).sum(0)
+
+
+def _mean(outputs: list[dict], of: Callable[[dict], torch.Tensor]) -> torch.Tensor:
+    """Mean over windows of what `of` gives as a batch's sum."""
+    return _sum(outputs, of) / _windows(outputs)
+
+
+def _distance(predicted, target, config: ModelConfig) -> torch.Tensor:
+    difference = predicted - target
     return difference.abs() if config.loss == "l1" else difference.square()
 
 
-def _kl_per_dim(part: dict) -> torch.Tensor:
+def _kl_per_dim(output: dict) -> torch.Tensor:
     """KL(q || N(0, 1)) of each dimension, mean over tokens, `[B, Z]`."""
-    mean, logvar = part["mean"], part["logvar"]
+    mean, logvar = output["mean"], output["logvar"]
     if logvar is None:
         return torch.zeros_like(mean[:, 0]).detach()
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(1)
-
-
-def _spectral(part: dict) -> torch.Tensor:
-    """L1 between the log amplitude spectra of the completed and the true window, `[B]`."""
-    completed, window = (torch.fft.rfft(part[name]).abs() for name in ("completed", "window"))
-    return (completed.add(1.0).log() - window.add(1.0).log()).abs().flatten(1).mean(1)

@@ -68,7 +68,7 @@ def nan_gradient() -> None:
 
     def poisoned(self, *arguments, **named):
         losses = forward(self, *arguments, **named)
-        losses.loss.register_hook(lambda gradient: gradient * float("nan"))
+        losses.total.register_hook(lambda gradient: gradient * float("nan"))
         MaskedVAE.forward = forward
         return losses
 

@@ -39,7 +39,7 @@ def build(config: RunConfig, model: ModelConfig, settings: dict):
 
 def take_step(engine, model: ModelConfig, ranks: Ranks) -> None:
     losses = engine(to_device(parity_batch(model), ranks.device), torch.tensor(0.0), 0)
-    engine.backward(losses.loss)
+    engine.backward(losses.total)
     engine.step()
 
 

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 from tiny import electrode_places
 
-from model.autoencoder import MaskedVAE, take
+from model.autoencoder import MaskedVAE
 from model.config import from_dict, preset
-from model.latent_fill import fill_latents
+from model.interpolation import fill_latents
 from model.losses import pearson
+from model.tokens import take
 from trainer.checkpoints.weights import load_model, read_run_config
 from trainer.engine.resume import compare
 from trainer.masked.draw import DrawMasks
@@ -52,7 +53,7 @@ def output_gradient(model: MaskedVAE, part: dict) -> torch.Tensor:
 def fill_gradient(model: MaskedVAE, part: dict) -> torch.Tensor:
     """Likewise of the fill alone."""
     eeg = part["eeg"].clone().requires_grad_()
-    filled = model._filled(*model._prepare(eeg, part["positions_m"]), part["hide"])
+    filled = model._filled(*model.tokens.prepare(eeg, part["positions_m"]), part["hide"])
     hidden = take(filled, part["hide"])
     weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(9))
     return torch.autograd.grad((hidden * weights).sum(), eeg)[0]
@@ -105,10 +106,10 @@ def test_other_latents_are_those_of_another_window_under_the_same_mask():
         losses = model([part], 0.0, 0, other_latents=True)
         own = model([part], 0.0, 0)
     torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(losses.r, pearson(wanted, take(
-        model.patchify(part["eeg"]), part["hide"]
+    torch.testing.assert_close(losses.per_window["r"], pearson(wanted, take(
+        model.tokens.cut(part["eeg"]), part["hide"]
     )))  # fmt: skip
-    assert not torch.allclose(losses.r, own.r)
+    assert not torch.allclose(losses.per_window["r"], own.per_window["r"])
 
 
 def test_latents_are_interpolated_as_samples_are():
@@ -118,7 +119,7 @@ def test_latents_are_interpolated_as_samples_are():
         {"eeg": torch.randn(2, 16, 20), "positions_m": PLACES, "position": torch.arange(2)}
     )
     model = MaskedVAE(config)
-    samples = model.patchify(part["eeg"])
+    samples = model.tokens.cut(part["eeg"])
     found = fill_latents(take(samples, part["keep"]), part["keep"], 80, 5, PLACES)
     torch.testing.assert_close(found, model._filled(part["eeg"], PLACES, part["hide"]))
     keep = torch.tensor([[0, 3]])
@@ -134,7 +135,7 @@ def gradients(model: MaskedVAE, part: dict, size: int) -> list[torch.Tensor]:
     rows = [slice(start, start + size) for start in range(0, len(part["eeg"]), size)]
     for row in rows:
         piece = {k: v if k == "positions_m" else v[row] for k, v in part.items()}
-        (model([piece], 1.0, 0).loss / len(rows)).backward()
+        (model([piece], 1.0, 0).total / len(rows)).backward()
     return [p.grad.clone() for p in model.parameters()]
 
 
@@ -144,7 +145,7 @@ def test_free_bits_give_one_gradient_for_every_micro_batch(size):
     part = part_of(model.config, 8)
     part["eeg"] *= torch.logspace(-2, 1, 8)[:, None, None]
     with torch.no_grad():
-        _, mean, logvar = model.encoder(take(model.patchify(part["eeg"]), part["keep"]),
+        _, mean, logvar = model.encoder(take(model.tokens.cut(part["eeg"]), part["keep"]),
                                         PLACES, 5, part["keep"])  # fmt: skip
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(1)
     assert 0.1 < (kl < 1.0).double().mean() < 0.9  # they bind for some windows and dimensions
@@ -191,7 +192,7 @@ def test_weights_of_older_versions_load_as_what_they_are(changes, was, tmp_path)
     found, _ = load_model(tmp_path / "w.safetensors")
     assert found.config.decoder_input == from_dict(described).decoder_input == was
     part = part_of(model.config)
-    assert found([part], 0.0, 0).error == model([part], 0.0, 0).error
+    assert found([part], 0.0, 0).terms["error"] == model([part], 0.0, 0).terms["error"]
 
 
 def test_an_older_run_can_go_on_as_what_it_is(tmp_path):

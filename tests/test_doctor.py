@@ -11,8 +11,8 @@ from commands import python
 from tiny import tiny_shards
 
 from data.errors import InputError
-from model.attention import attention
 from model.config import preset
+from model.transformer import attention
 from trainer.engine.agreement import description, difference
 from trainer.engine.config import RunConfig
 from trainer.preflight import checkup

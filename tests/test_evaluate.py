@@ -12,11 +12,11 @@ import torch
 from data.errors import InputError
 from data.shards.manifest import Montage, montage_id, read_manifest, write_manifest
 from data.shards.tars import write_shard
+from data.subjects.trained_on import trained_subjects
 from model.autoencoder import MaskedVAE
 from model.config import preset
-from model.masking import draw_hidden
+from model.masks import MASKS, Sheet, draw_mask
 from trainer import evaluate as command
-from trainer.checkpoints.provenance import trained_subjects
 from trainer.evaluate import evaluate
 from trainer.masked.adaptation import adaptation_report
 from trainer.reports.figures import reconstruction_figure
@@ -24,7 +24,7 @@ from trainer.reports.report import markdown
 from trainer.reports.report_figures import write_figures
 from trainer.scoring.baselines import BASELINES
 from trainer.scoring.compare import ALL, compare
-from trainer.scoring.held_out import KINDS, HeldOutWindows, draw_masks, hidden_count
+from trainer.scoring.held_out import HeldOutWindows, draw_masks
 from trainer.scoring.scores import samples_of
 
 SFREQ_HZ, SAMPLES, PATCH = 200.0, 200, 20
@@ -167,7 +167,7 @@ def test_every_run_meets_the_same_masks(manifest):
     assert first[ALL]["block"] != other[ALL]["block"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MASKS)
 def test_masks_are_what_their_kind_says(manifest, kind):
     config = preset("tiny")
     batch = next(HeldOutWindows(manifest, "test", config, per_subject=5).batches())
@@ -179,7 +179,7 @@ def test_masks_are_what_their_kind_says(manifest, kind):
         assert torch.equal(hidden.any(2), hidden.all(2))
     if kind in ("time", "random-time"):
         assert torch.equal(hidden.any(1), hidden.all(1))
-    assert hidden_count(kind, 32, 10, 0.55) == hidden[0].sum()
+    assert MASKS[kind].count(32, 10, 0.55) == hidden[0].sum()
 
 
 def test_no_method_is_shown_hidden_samples(manifest):
@@ -381,11 +381,11 @@ def test_adaptation_refuses_models_that_cut_the_signal_differently(manifest, tmp
 
 
 def test_draw_hidden_is_not_asked_for_the_impossible():
-    for kind in KINDS:
+    for kind, entry in MASKS.items():
         for channels in (1, 2, 7):
             for patches in (2, 3):
-                count = hidden_count(kind, channels, patches, 0.9)
-                if count and kind != "random-time":
+                count = entry.count(channels, patches, 0.9)
+                if count:
                     places = np.random.default_rng(0).standard_normal((channels, 3))
                     rng = np.random.default_rng(1)
-                    assert draw_hidden(kind, places, patches, count, rng).sum() == count
+                    assert draw_mask(kind, Sheet(places, patches, 10.0), count, rng).sum() == count

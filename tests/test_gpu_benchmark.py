@@ -31,10 +31,10 @@ from data.errors import InputError
 from data.shards.manifest import read_manifest
 from data.shards.tars import verify_shard
 from model.autoencoder import MaskedVAE
-from model.blocks import Block
 from model.config import PRESETS, preset
 from model.flops import forward_flops, training_flops
-from model.positions import grid_positions
+from model.tokens import grid_positions
+from model.transformer import Block
 from trainer import largest
 from trainer.largest import predicted, search
 from trainer.masked.draw import DrawMasks, to_device
@@ -157,11 +157,11 @@ def test_packed_windows_train_as_dense_parts_do():
     found = []
     for losses in (model(parts, 0.1, 3), packed_losses(model, parts, 0.1, 3)):
         model.zero_grad()
-        losses.loss.backward()
+        losses.total.backward()
         found.append((losses, [p.grad.clone() for p in model.parameters()]))
     (dense, dense_gradients), (packed, packed_gradients) = found
-    torch.testing.assert_close(packed.loss, dense.loss)
-    torch.testing.assert_close(packed.r, dense.r)
+    torch.testing.assert_close(packed.total, dense.total)
+    torch.testing.assert_close(packed.per_window["r"], dense.per_window["r"])
     for a, b in zip(packed_gradients, dense_gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
@@ -364,7 +364,7 @@ def test_the_model_hands_no_value_to_the_host(changes):
     config = preset("tiny", **changes)
     model, parts = MaskedVAE(config), mixed_parts(config)
     with HostReads() as reads:
-        model(parts, 0.1, 3).loss.backward()
+        model(parts, 0.1, 3).total.backward()
     assert not reads.found
     with reads:
         assert torch.ones(()).item() == 1
@@ -379,9 +379,9 @@ def test_the_model_does_not_wait_on_the_gpu(changes):
     config = preset("tiny", **changes)
     model = MaskedVAE(config).to(device)
     parts = to_device(mixed_parts(config), device)
-    model(parts, 0.1, 3).loss.backward()  # the first call sets up libraries
+    model(parts, 0.1, 3).total.backward()  # the first call sets up libraries
     with synchronisations(device) as found:
-        model(parts, 0.1, 3).loss.backward()
+        model(parts, 0.1, 3).total.backward()
     assert not found
 
 
@@ -408,7 +408,7 @@ def test_the_switch_runs_a_fused_kernel_on_the_gpu():
 @pytest.mark.parametrize("choice", ["auto", "sdpa"])
 def test_the_environment_chooses_on_the_gpu(choice):
     code = (
-        "import torch; from model.attention import kernel_name;"
+        "import torch; from model.transformer import kernel_name;"
         "print(kernel_name(torch.device('cuda'), torch.bfloat16))"
     )
     done = subprocess.run(

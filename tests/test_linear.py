@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-import model.linear
-from model.linear import Linear, bf16_units, multiplied_in
+import model.transformer
+from model.transformer import Linear, bf16_units, multiplied_in
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_bf16_units(cpu_info, units):
 
 @pytest.mark.parametrize("units", [[], ["amx_bf16"]])
 def test_both_ways_give_bf16_rounding_of_the_exact_product(monkeypatch, units):
-    monkeypatch.setattr(model.linear, "CPU_BF16_UNITS", units)
+    monkeypatch.setattr(model.transformer, "CPU_BF16_UNITS", units)
     torch.manual_seed(0)
     layer = Linear(64, 48).to(torch.bfloat16)
     x = torch.randn(10, 64).to(torch.bfloat16).requires_grad_()
@@ -42,9 +42,9 @@ def test_both_ways_give_bf16_rounding_of_the_exact_product(monkeypatch, units):
 
 def test_where_products_are_taken_in_fp32(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr(model.linear, "CPU_BF16_UNITS", [])
+    monkeypatch.setattr(model.transformer, "CPU_BF16_UNITS", [])
     assert multiplied_in(cpu, torch.bfloat16) == torch.float32
     assert multiplied_in(cpu, torch.float64) == torch.float64
     assert multiplied_in(cuda, torch.bfloat16) == torch.bfloat16
-    monkeypatch.setattr(model.linear, "CPU_BF16_UNITS", ["amx_bf16"])
+    monkeypatch.setattr(model.transformer, "CPU_BF16_UNITS", ["amx_bf16"])
     assert multiplied_in(cpu, torch.bfloat16) == torch.bfloat16

@@ -11,8 +11,7 @@ from tiny import electrode_places
 from torch.nn.attention import SDPBackend
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.attention import attention
-from model.autoencoder import MaskedVAE
+from model.autoencoder import MaskedVAE, normal_noise
 from model.config import preset
 from model.flops import forward_flops
 from model.interpolation import (
@@ -23,7 +22,7 @@ from model.interpolation import (
     spline_matrix,
 )
 from model.losses import objective, pearson
-from model.noise import normal_noise
+from model.transformer import attention
 from trainer.masked.draw import DrawMasks
 
 
@@ -110,10 +109,10 @@ def test_kl_and_free_bits():
     losses = objective([terms], config, beta=10.0)
     normal = torch.distributions.Normal
     wanted = torch.distributions.kl_divergence(normal(1.0, 1.0), normal(0.0, 1.0)).item()
-    torch.testing.assert_close(losses.kl_per_dim, torch.tensor([wanted, 0.0]))
-    assert losses.error.item() == pytest.approx(2.0)
-    assert losses.loss.item() == pytest.approx(2.0 + 10 * (wanted + 0.1) / 2)
-    assert losses.r.item() == pytest.approx(1.0, abs=1e-5)
+    torch.testing.assert_close(losses.vectors["kl_per_dim"], torch.tensor([wanted, 0.0]))
+    assert losses.terms["error"].item() == pytest.approx(2.0)
+    assert losses.total.item() == pytest.approx(2.0 + 10 * (wanted + 0.1) / 2)
+    assert losses.per_window["r"].item() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_pearson_equals_numpy():
@@ -127,7 +126,7 @@ def test_pearson_equals_numpy():
 )
 def test_flops_equal_torchs_count(changes, monkeypatch):
     # torch's counter does not know the fused CPU kernel; it knows the plain products.
-    monkeypatch.setattr("model.attention._TORCH_KERNELS", [SDPBackend.MATH])
+    monkeypatch.setattr("model.transformer._TORCH_KERNELS", [SDPBackend.MATH])
     config = preset("tiny", **changes)
     model = MaskedVAE(config)
     places = torch.tensor(electrode_places("biosemi32", 32)[1])

@@ -11,7 +11,7 @@ from tiny import electrode_places
 
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, from_dict, preset
-from model.masking import draw_hidden, split_indices
+from model.masks import Sheet, draw_mask
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
          "decoder_heads": 2, "latent_dim": 8}  # fmt: skip
@@ -35,17 +35,20 @@ def hidden_of(config, batch: int, channels: int, patches: int, seed: int = 0) ->
     for _ in range(batch):
         if config.tokens == "joint":
             count = config.hidden_count(patches)
-            mask = draw_hidden("random", np.zeros((1, 3)), patches, count, rng).repeat(channels, 0)
+            sheet = Sheet(np.zeros((1, 3)), patches, 10.0)
+            mask = draw_mask("random", sheet, count, rng).repeat(channels, 0)
         else:
             count = config.hidden_count(channels * patches)
-            mask = draw_hidden("random", places(channels).numpy(), patches, count, rng)
+            sheet = Sheet(places(channels).numpy(), patches, 10.0)
+            mask = draw_mask("random", sheet, count, rng)
         masks.append(mask)
     return torch.from_numpy(np.stack(masks))
 
 
 def part_of(config, eeg: torch.Tensor, hidden: torch.Tensor) -> dict:
     rows = hidden[:, :1] if config.tokens == "joint" else hidden
-    pairs = [split_indices(mask.numpy()) for mask in rows]
+    flat = [mask.numpy().ravel() for mask in rows]
+    pairs = [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in flat]
     keep, hide = (torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))
     return {"eeg": eeg, "positions_m": places(eeg.shape[1]), "keep": keep, "hide": hide,
             "position": torch.arange(len(eeg))}  # fmt: skip
@@ -73,7 +76,8 @@ def test_any_montage_and_any_length(kind, channels, patches, extra):
     assert out.isfinite().all()
     seen = ~hidden.repeat_interleave(20, dim=2)
     assert torch.equal(out[seen], eeg[..., : patches * 20][seen])
-    encoded = model.encode(eeg, places(channels))
+    with torch.inference_mode():
+        encoded = model.encode(eeg, places(channels))
     assert encoded.tokens.shape == (2, config.token_count(channels, patches * 20), 8)
     assert encoded.pooled.shape == (2, 32)
 
@@ -101,8 +105,8 @@ def test_gradients_reach_every_parameter(kind, dtype):
         part_of(config, torch.randn(2, 9, 60), hidden_of(config, 2, 9, 3)),
     ]
     losses = model(parts, 1e-3, 0)
-    losses.loss.backward()
-    assert losses.loss.dtype == torch.float32
+    losses.total.backward()
+    assert losses.total.dtype == torch.float32
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -113,8 +117,8 @@ def test_a_mixed_batch_weighs_every_sample_the_same():
     model = awake(config)  # evaluation: no latent noise
     one = part_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5))
     two = part_of(config, torch.randn(1, 9, 60), hidden_of(config, 1, 9, 3))
-    apart = [model([part], 0.0, 0).error for part in (one, two)]
-    together = model([one, two], 0.0, 0).error
+    apart = [model([part], 0.0, 0).terms["error"] for part in (one, two)]
+    together = model([one, two], 0.0, 0).terms["error"]
     torch.testing.assert_close(together, (3 * apart[0] + apart[1]) / 4)
 
 
@@ -139,10 +143,10 @@ def test_noise_in_training_only_and_keyed_by_place():
     config = preset("tiny", **SMALL)
     model = awake(config)
     part = part_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5))
-    assert model([part], 0.0, 0).error == model([part], 0.0, 1).error
+    assert model([part], 0.0, 0).terms["error"] == model([part], 0.0, 1).terms["error"]
     model.train()
-    assert model([part], 0.0, 0).error == model([part], 0.0, 0).error
-    assert model([part], 0.0, 0).error != model([part], 0.0, 1).error
+    assert model([part], 0.0, 0).terms["error"] == model([part], 0.0, 0).terms["error"]
+    assert model([part], 0.0, 0).terms["error"] != model([part], 0.0, 1).terms["error"]
 
 
 def test_brain2image_has_the_originals_shapes():
@@ -176,3 +180,13 @@ def test_config_round_trip(name):
 def test_bad_configurations_are_named(changes):
     with pytest.raises(ValueError, match="model field"):
         preset("tiny", **changes)
+
+
+@pytest.mark.parametrize("tokens", ["channel", "joint"])
+def test_a_head_on_the_embedding_trains_the_encoder(tokens):
+    model = MaskedVAE(preset("tiny", **SMALL, tokens=tokens))
+    pooled = model.encode(torch.randn(3, 16, 100), places(16)).pooled
+    pooled[:, 0].sum().backward()
+    reached = {name for name, p in model.encoder.named_parameters() if p.grad is not None}
+    assert {"embed.weight", "stack.blocks.0.qkv.weight", "stack.norm.weight"} <= reached
+    assert all(p.grad is None for p in model.decoder.parameters())

@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 
-import model.hub  # noqa: F401  registers the encoder
+import model.eeg_encoder  # noqa: F401  registers the encoder
 from data.errors import InputError
 from model.autoencoder import MaskedVAE
 from model.brainformer import BrainformerConfig, BrainformerForEEG2MEG, BrainformerProcessor
 from model.config import preset
-from model.hub import EegEncoderConfig, EegEncoderModel
+from model.eeg_encoder import EegEncoderConfig, EegEncoderModel
 from trainer.convert import write_encoder_folder
 from trainer.share import push, share
 from trainer.translation.build import read_encoder

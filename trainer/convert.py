@@ -53,7 +53,7 @@ def write_weights(state: dict[str, torch.Tensor], meta: dict, out: Path) -> None
 def write_encoder_folder(state: dict[str, torch.Tensor], meta: dict, out: Path) -> None:
     """The encoder as a folder for `AutoModel.from_pretrained`, read back before it is reported."""
     # Here, since transformers costs seconds where plain weights are asked for.
-    from model.hub import EegEncoderConfig, EegEncoderModel
+    from model.eeg_encoder import EegEncoderConfig, EegEncoderModel
 
     trained_on = meta["trained_on"]
     config = EegEncoderConfig(

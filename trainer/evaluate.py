@@ -31,6 +31,8 @@ from data.subjects.trained_on import (
     renamed_recordings,
 )
 from model.autoencoder import MaskedVAE
+from model.masks import MASKS, spelled
+from model.tokens import TOKENS
 from trainer.checkpoints.weights import load_model
 from trainer.reports.report import build_report, markdown, short_table, write_json
 from trainer.reports.report_figures import write_figures
@@ -38,7 +40,7 @@ from trainer.reports.tables import headline_lines, plural
 from trainer.scoring.baselines import on_device
 from trainer.scoring.closed_forms import closed_forms
 from trainer.scoring.compare import ALL, Comparison, compare
-from trainer.scoring.held_out import KINDS, HeldOutWindows, kinds_for, known_subjects
+from trainer.scoring.held_out import HeldOutWindows, kinds_for, known_subjects
 
 WINDOWS_PER_SUBJECT = 32
 
@@ -149,7 +151,7 @@ def _notes(settings: dict, counts: dict, by_name: str, comparison) -> list[str]:
         f"{settings['model']['patch_samples'] / settings['sfreq_hz'] * 1000:g} ms patches, "
         f"{settings['mask_ratio']:.0%} hidden, seed {settings['seed']}."
     )
-    if settings["model"]["tokens"] == "joint":
+    if TOKENS[settings["model"]["tokens"]].one_row:
         notes.append("A joint token is one moment of all channels, so only masks that hide all "
                      "channels at once can be scored, and `spline` equals `linear`.")  # fmt: skip
     for dataset, kind in sorted(comparison.impossible):
@@ -171,8 +173,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", default="report", help="folder for the report (default: %(default)s)")
     add("--split", default="test", choices=SPLITS, help="whose windows (default: %(default)s)")
     add("--mask_ratio", type=float, help="share of the patches to hide (default: the model's)")
-    add("--kinds", help=f"kinds of mask, comma-separated, of {', '.join(KINDS)} (default: all that "
-        "the model takes)")  # fmt: skip
+    add("--kinds", help=f"kinds of mask, comma-separated, of {spelled(tuple(MASKS))} (default: all "
+        "that the model takes)")  # fmt: skip
     add("--windows_per_subject", type=int, default=WINDOWS_PER_SUBJECT,
         help="spread evenly over the subject's recordings (default: %(default)s)")  # fmt: skip
     add("--allow_trained_on", action="store_true", help="score recordings although they were "

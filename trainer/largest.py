@@ -25,7 +25,7 @@ import torch
 from data.errors import InputError, run_command
 from data.files import readable
 from model.config import ModelConfig
-from model.positions import grid_positions
+from model.tokens import grid_positions
 from trainer.engine.config import add_flags, resolve
 from trainer.engine.optim import make_optimizer
 from trainer.engine.plan import Plan, make_plan
@@ -111,7 +111,7 @@ def peak_bytes(plan: Plan, micro: int, ranks: Ranks) -> int | None:
         engine.train()
         for _ in range(2):  # the optimizer's state is there from the first step on
             part = made_up_part(plan.model, *largest_shape(plan), micro, ranks.device)
-            engine.backward(engine([part], plan.model.beta, plan.config.seed).loss)
+            engine.backward(engine([part], plan.model.beta, plan.config.seed).total)
             engine.step()
         torch.cuda.synchronize(ranks.device)
         return torch.cuda.max_memory_allocated(ranks.device)

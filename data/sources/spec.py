@@ -3,9 +3,6 @@
 A work item is what one worker process loads at a time: picklable, cheap to make, and signed by the
 files and options that decide its content, so that an interrupted pack can tell finished work from
 work that has changed. Listing looks at names, sizes and times only; signals are read in `load`.
-
-Each kind is one module of this package with `list_items(spec, profile) -> list[WorkItem]`. Modules
-are imported when first asked for, because MOABB and torch take seconds to import.
 """
 
 from __future__ import annotations

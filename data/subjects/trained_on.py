@@ -16,11 +16,19 @@ from data.subjects.digests import Twin, digests_of, find_twins, union, without_d
 from data.subjects.people import People, plain_dataset
 from data.subjects.reserved import Reservation
 from data.subjects.selection import canonical_subject
-from trainer.checkpoints.provenance import trained_subjects
 
 Subjects = Mapping[str, Iterable[str]]
 SHOWN = 5
 UNKNOWN = "unknown"
+
+
+def trained_subjects(manifest: Manifest) -> dict[str, list[str]]:
+    """Subjects of the training split, by dataset: whom a score must not be computed on."""
+    found: dict[str, set[str]] = {}
+    for recording in manifest.recordings:
+        if recording["split"] == "train":
+            found.setdefault(recording["dataset"], set()).add(recording["subject"])
+    return {dataset: sorted(subjects) for dataset, subjects in sorted(found.items())}
 
 
 def record_of(manifest: Manifest) -> dict:

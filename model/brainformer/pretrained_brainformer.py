@@ -17,12 +17,11 @@ from .sensors_brainformer import HEAD_RADIUS_M
 def make_encoder(settings: dict) -> nn.Module:
     """The encoder that `settings` (an `EegEncoderConfig` as a dictionary) describes, untrained."""
     try:
-        from model.configuration_eeg_encoder import EegEncoderConfig
-        from model.modeling_eeg_encoder import EegEncoderModel
+        from model.eeg_encoder import EegEncoderConfig, EegEncoderModel
     except ImportError:
         raise ImportError(
             "this Brainformer reads EEG with a pretrained encoder: load it from this project's "
-            "folder, where model/modeling_eeg_encoder.py is"
+            "folder, where model/eeg_encoder.py is"
         ) from None
     return EegEncoderModel(EegEncoderConfig(**settings))
 

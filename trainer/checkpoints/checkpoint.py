@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from data.errors import InputError
 from trainer.checkpoints import universal
-from trainer.engine.optim import own_steps, restore_settings, settings_of
+from trainer.checkpoints.optimizer_state import own_steps, restore_settings, settings_of
 from trainer.ranks.ranks import Ranks, broadcast_object, together
 
 COMPLETE = "COMPLETE.json"

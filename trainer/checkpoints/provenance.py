@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 from data.files import write_atomic
-from data.shards.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
@@ -42,15 +41,6 @@ def git_state() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError) as error:
         return {"commit": f"unknown ({error})", "diff": ""}
     return {"commit": commit.strip(), "diff": diff}
-
-
-def trained_subjects(manifest: Manifest) -> dict[str, list[str]]:
-    """Subjects of the training split, by dataset: whom a score must not be computed on."""
-    found: dict[str, set[str]] = {}
-    for recording in manifest.recordings:
-        if recording["split"] == "train":
-            found.setdefault(recording["dataset"], set()).add(recording["subject"])
-    return {dataset: sorted(subjects) for dataset, subjects in sorted(found.items())}
 
 
 def with_provenance(run: Path, config: dict) -> dict:

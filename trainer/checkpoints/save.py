@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -31,11 +32,18 @@ from trainer.checkpoints.checkpoint import (
     superseded,
     tag_of,
 )
-from trainer.engine.config import RunConfig
 from trainer.ranks.ranks import Ranks, together
 
 
-def save(engine, run: Path, step: int, state: dict, config: RunConfig, ranks: Ranks) -> None:
+class Kept(Protocol):
+    """Which checkpoints stay, as a run's settings have it (trainer/engine/config.py)."""
+
+    steps: int
+    keep_last: int
+    keep_every: int
+
+
+def save(engine, run: Path, step: int, state: dict, keep: Kept, ranks: Ranks) -> None:
     """Write the checkpoint of `step` from all ranks, mark it complete, drop old ones.
 
     state: JSON-able, the same on all ranks; it is also readable in COMPLETE.json without torch.
@@ -59,7 +67,7 @@ def save(engine, run: Path, step: int, state: dict, config: RunConfig, ranks: Ra
                 files = {name: found for written in everyone for name, found in written.items()}
                 _mark(folder, ranks.world, state, files)
                 write_atomic(folder.parent / "latest", folder.name.encode())  # for its own tools
-                _drop_superseded(run, step, config)
+                _drop_superseded(run, step, keep)
                 lost.record(run, [s for s in map(step_of, complete_tags(run)) if s <= step])
     except InputError:
         if ranks.first and not (folder / COMPLETE).exists():
@@ -152,11 +160,11 @@ def _mark(folder: Path, world: int, state: dict, files: dict[str, list[int]]) ->
     write_atomic(folder / COMPLETE, json.dumps(marker, indent=1).encode())
 
 
-def _drop_superseded(run: Path, saved: int, config: RunConfig) -> None:
+def _drop_superseded(run: Path, saved: int, keep: Kept) -> None:
     """Drop what the checkpoint of step `saved` makes superfluous. Later ones do not count: the run
     has passed them over for their content, so they are none to go back to."""
     steps = [step for step in map(step_of, complete_tags(run)) if step <= saved]
-    for step in superseded(steps, config.keep_last, config.keep_every):
+    for step in superseded(steps, keep.keep_last, keep.keep_every):
         folder = checkpoint_folder(run) / tag_of(step)
         # Its marker goes first: a half-deleted checkpoint must not look whole.
         (folder / COMPLETE).unlink()
@@ -182,13 +190,13 @@ def require_space(run: Path, needed: int | None = None) -> None:
         )
 
 
-def disk_use(run: Path, config: RunConfig, each: int) -> str:
+def disk_use(run: Path, keep: Kept, each: int) -> str:
     """What the checkpoints will take, in words."""
-    kept = config.keep_last
+    kept = keep.keep_last
     often = ""
-    if config.keep_every:
-        kept += config.steps // config.keep_every
-        often = f" (the last {config.keep_last}, and one every {config.keep_every} steps)"
+    if keep.keep_every:
+        kept += keep.steps // keep.keep_every
+        often = f" (the last {keep.keep_last}, and one every {keep.keep_every} steps)"
     free = shutil.disk_usage(_existing(run)).free
     text = (
         f"checkpoints of {readable(each)} each, up to {kept} kept{often} and one being written: "

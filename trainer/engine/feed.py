@@ -117,8 +117,8 @@ class Feed:
         return "; ".join(_gathered(self._names(self._bad), self.ranks))
 
     def suspects(self, r: list[torch.Tensor]) -> str:
-        """Which windows gave no finite result in a step that DeepSpeed skipped; `r`: Losses.r of
-        each of its micro-batches. Every rank must call it."""
+        """Which windows gave no finite result in a step that DeepSpeed skipped; `r`: the first
+        per-window value of each of its micro-batches. Every rank must call it."""
         found = torch.cat(r).float().cpu() if r else torch.zeros(0)
         places = [(part, row) for part in self._all_parts() for row in range(len(part["number"]))]
         bad = [place for place, value in zip(places, found, strict=False) if not value.isfinite()]

@@ -17,8 +17,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.files import write_atomic
-from model.linear import multiplied_in
-from model.losses import Losses
+from model.losses import LossTerms
+from model.transformer import multiplied_in
 from trainer.ranks.ranks import Ranks, mean_over_ranks
 
 
@@ -30,29 +30,31 @@ class Accumulator:
         self.reset()
 
     def reset(self) -> None:
-        self.scalars = torch.zeros(4, device=self.device)
+        self.scalars: dict[str, torch.Tensor] = {}
         self.count = 0
         self.r = torch.zeros(2, len(self.names), device=self.device)
         self.kl = torch.zeros(self.latent_dim, device=self.device)
 
-    def add(self, losses: Losses, datasets: torch.Tensor) -> None:
-        """One micro-batch; datasets int64 `[B]`: which dataset each sample of `losses.r` is of."""
-        terms = (losses.loss.detach(), losses.error, losses.kl, losses.spectral)
-        self.scalars += torch.stack(terms).float()
+    def add(self, losses: LossTerms, datasets: torch.Tensor) -> None:
+        """One micro-batch; datasets int64 `[B]`: which dataset each window is of."""
+        for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
+            self.scalars[name] = self.scalars.get(name, 0.0) + value.float()
         self.count += 1
-        self.r[0].index_add_(0, datasets, losses.r)
-        self.r[1].index_add_(0, datasets, torch.ones_like(losses.r))
-        self.kl += losses.kl_per_dim
+        r = losses.per_window["r"]
+        self.r[0].index_add_(0, datasets, r)
+        self.r[1].index_add_(0, datasets, torch.ones_like(r))
+        self.kl += losses.vectors["kl_per_dim"]
 
     def result(self, ranks: Ranks) -> dict[str, float]:
         """Means over the interval and all ranks; every rank must call it. Empty where all of the
         interval's steps were skipped."""
         if self.count == 0:
             return {}
-        scalars = mean_over_ranks(self.scalars, ranks).cpu() / self.count
+        scalars = torch.stack(list(self.scalars.values()))
+        scalars = mean_over_ranks(scalars, ranks).cpu() / self.count
         r = mean_over_ranks(self.r, ranks).cpu()
         kl = mean_over_ranks(self.kl, ranks).cpu() / self.count
-        values = dict(zip(("loss", "error", "kl", "spectral"), scalars.tolist(), strict=True))
+        values = dict(zip(self.scalars, scalars.tolist(), strict=True))
         values["r"] = (r[0].sum() / r[1].sum().clamp_min(1e-9)).item()
         for name, total, count in zip(self.names, *r.tolist(), strict=True):
             if count:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from model.attention import kernel_name
+from model.transformer import kernel_name
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.save import save
 from trainer.engine.feed import BROKEN, FINE, Feed
@@ -103,10 +103,10 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
                 watch.at(step, "the forward pass")
                 losses = engine(parts, torch.tensor(beta), config.seed)
                 watch.at(step, "the backward pass")
-                engine.backward(losses.loss)
+                engine.backward(losses.total)
                 engine.step()
                 meter.add(losses, torch.cat([part["dataset"] for part in parts]))
-                r.append(losses.r)
+                r.append(losses.per_window["r"])
         if trouble == FINE and engine.was_step_applied():
             applied += 1
             skips.applied()

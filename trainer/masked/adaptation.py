@@ -18,6 +18,8 @@ from data.files import write_atomic
 from data.shards.manifest import Manifest
 from data.subjects.trained_on import people_of, recordings_of, renamed_recordings
 from model.autoencoder import MaskedVAE
+from model.masks import typical_kind
+from model.tokens import tokens_of
 from trainer.reports.figures import adaptation_figure
 from trainer.reports.report import short_table, write_json
 from trainer.reports.report_figures import save_figure
@@ -107,7 +109,7 @@ def adaptation_report(
 @torch.no_grad()
 def _distributions(fills, chosen: HeldOutWindows, config, seed: int) -> Distributions:
     """Every patch of every window, reconstructed once."""
-    kind = "block" if config.tokens == "channel" else "time"
+    kind = typical_kind(tokens_of(config).one_row)
     shortest = min(reader.shard.window_samples for reader in chosen.readers)
     result = Distributions(config.sfreq_hz, shortest // config.patch_samples * config.patch_samples)
     for batch in chosen.batches():

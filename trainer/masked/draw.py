@@ -9,7 +9,8 @@ import torch
 
 from data.batches.local import Part
 from model.config import ModelConfig
-from model.masking import draw_hidden, draw_kind, sample_generator, split_indices
+from model.masks import Sheet, draw_kind, draw_mask, generator
+from model.tokens import tokens_of
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,19 @@ class DrawMasks:
 
     def __call__(self, part: Part) -> Part:
         _, channels, samples = part["eeg"].shape
-        n_patches = samples // self.config.patch_samples
-        places = part["positions_m"].numpy()
-        if self.config.tokens == "joint":
-            places = places[:1]
-        n_hidden = self.config.hidden_count(self.config.token_count(channels, samples))
-        rate_hz = self.config.sfreq_hz / self.config.patch_samples
-        pairs = []
+        tokens = tokens_of(self.config)
+        n_hidden = self.config.hidden_count(tokens.count(channels, samples))
+        sheet = Sheet(
+            part["positions_m"].numpy()[: tokens.rows(channels)],
+            samples // self.config.patch_samples,
+            self.config.sfreq_hz / self.config.patch_samples,
+        )
+        masks = []
         for position in part["position"].tolist():
-            rng = sample_generator(self.seed, position)
+            rng = generator(self.seed, position)
             kind = draw_kind(self.mixture or self.config.mask_mixture, rng)
-            pairs.append(
-                split_indices(draw_hidden(kind, places, n_patches, n_hidden, rng, rate_hz))
-            )
-        keep, hide = (torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))
+            masks.append(draw_mask(kind, sheet, n_hidden, rng))
+        keep, hide = tokens.indices(torch.from_numpy(np.stack(masks)))
         return {**part, "keep": keep, "hide": hide}
 
 
@@ -52,9 +52,5 @@ def to_device(parts: list[Part], device: torch.device) -> list[Part]:
 
 def hidden_mask(part: Part, config: ModelConfig) -> torch.Tensor:
     """The part's mask as bool `[b, C, N]`."""
-    batch, channels, samples = part["eeg"].shape
-    n_patches = samples // config.patch_samples
-    rows = 1 if config.tokens == "joint" else channels
-    flat = torch.zeros(batch, rows * n_patches, dtype=torch.bool, device=part["hide"].device)
-    flat = flat.scatter(1, part["hide"], True)
-    return flat.unflatten(1, (rows, n_patches)).expand(-1, channels, -1)
+    _, channels, samples = part["eeg"].shape
+    return tokens_of(config).hidden(part["hide"], channels, samples // config.patch_samples)

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import torch
 
-from model.autoencoder import MaskedVAE
+from model.autoencoder import MaskedVAE, normal_noise
 from model.config import ModelConfig
-from model.noise import normal_noise
-from model.positions import grid_positions
+from model.tokens import grid_positions
 from trainer.masked.draw import DrawMasks, to_device
 
 SEED = 12_345
@@ -32,6 +31,6 @@ def parity_loss(model, device: torch.device) -> float:
     module: MaskedVAE = getattr(model, "module", model)
     training = module.training
     module.eval()
-    loss = model(to_device(parity_batch(module.config), device), 0.0, SEED).error.item()
+    loss = model(to_device(parity_batch(module.config), device), 0.0, SEED).terms["error"].item()
     module.train(training)
     return loss

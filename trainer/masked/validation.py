@@ -14,10 +14,11 @@ import torch
 from data.batches.local import Part, Request, WindowDataset, evenly_spaced
 from data.errors import InputError
 from data.shards.manifest import Manifest
-from model.autoencoder import MaskedVAE, take
+from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
 from model.interpolation import linear_fill, spline_fill
 from model.losses import pearson
+from model.tokens import take
 from trainer.engine.feed import finite
 from trainer.masked.draw import DrawMasks, hidden_mask, to_device
 from trainer.masked.latent_spread import spread, spread_sums
@@ -74,22 +75,21 @@ class Validation:
             for parts, counts in zip(self.batches, self.counts, strict=True):
                 parts = to_device(parts, device)
                 losses = model(parts, 0.0, seed)
-                other = model(parts, 0.0, seed, other_latents=True)
+                r = losses.per_window["r"]
+                other_r = model(parts, 0.0, seed, other_latents=True).per_window["r"]
                 datasets = torch.cat([part["dataset"] for part in parts])
                 # A window that is alone in its part has no other.
                 paired = torch.cat(
                     [part["position"].new_full((len(part["eeg"]),), len(part["eeg"]) > 1)
                      for part in parts]
                 )  # fmt: skip
-                rows = [losses.r, torch.ones_like(losses.r), other.r * paired, paired]
+                rows = [r, torch.ones_like(r), other_r * paired, paired]
                 if self.baselines is None:
                     rows += [self._baseline_r(parts, fill) for fill in (spline_fill, linear_fill)]
                 if counts:
                     for total, row in zip(totals, rows, strict=False):
                         total.index_add_(0, datasets, row.double())
-                    error += torch.stack(
-                        [losses.error * len(losses.r), losses.r.new_tensor(len(losses.r))]
-                    )
+                    error += torch.stack([losses.terms["error"] * len(r), r.new_tensor(len(r))])
                     for part, means in zip(parts, losses.latent_means, strict=True):
                         tokens = part["keep"].shape[1] + part["hide"].shape[1]
                         latent += spread_sums(means, part["keep"], tokens)

@@ -22,10 +22,9 @@ from data.errors import InputError
 from data.files import readable
 from data.shards.manifest import read_manifest
 from data.shards.tars import ShardReader
-from model.attention import attention, kernel_name
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
-from model.linear import CPU_BF16_UNITS
+from model.transformer import CPU_BF16_UNITS, attention, kernel_name
 from trainer.checkpoints.provenance import ROOT
 from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.ranks import shared_memory

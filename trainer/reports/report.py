@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.files import write_atomic
+from model.masks import parse
 from trainer.reports.tables import (
     band_table,
     headline_table,
@@ -22,7 +23,6 @@ from trainer.reports.tables import (
 )
 from trainer.scoring.closed_forms import headline
 from trainer.scoring.compare import ALL, Comparison
-from trainer.scoring.held_out import KIND_MEANINGS
 
 METHOD_MEANINGS = {
     "model": "the trained network",
@@ -82,7 +82,7 @@ def build_report(
         "settings": settings,
         "notes": notes,
         "methods": {name: METHOD_MEANINGS[name] for name in comparison.methods},
-        "kinds": {kind: KIND_MEANINGS[kind] for kind in comparison.kinds},
+        "kinds": {kind: parse(kind)[0].meaning for kind in comparison.kinds},
         ALL: comparison.summary(ALL, "model"),
         "headline": headline(comparison, ALL, "model", baselines),
         "datasets": datasets,

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from data.files import atomic
 from data.signals.recording import safe_name
+from model.masks import parse
 from trainer.reports.figures import bars_figure, reconstruction_figure, topography_figure
 from trainer.reports.tables import SIGNED
 from trainer.scoring.compare import ALL, Comparison, Example
 from trainer.scoring.fill_scores import AFTER_GAIN
-from trainer.scoring.held_out import KIND_MEANINGS
 
 TRAINED_MARK = "TRAINED ON: these numbers say nothing about new people"
 LIMITS_DB = {"ceiling": 12.0, "floor": -16.0}
@@ -44,7 +44,7 @@ def write_figures(folder: Path, report: dict, comparison: Comparison) -> list[Pa
         ("spectrum_after_gain.png", (AFTER_GAIN, SIGNED), "power after one gain (dB)", LIMITS_DB),
     ):
         panels = {
-            f"{kind}: {KIND_MEANINGS[kind]}": _bands(methods, score)
+            f"{kind}: {parse(kind)[0].meaning}": _bands(methods, score)
             for kind, methods in report[ALL].items()
         }
         if any(panels.values()):

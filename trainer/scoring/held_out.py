@@ -7,7 +7,6 @@ every method and every later run meets the same gaps.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,19 +21,20 @@ from data.shards.readers import Readers
 from data.spacing import evenly
 from data.subjects.people import People
 from data.subjects.trained_on import known_among
-from model.config import MASK_KINDS, ModelConfig
-from model.masking import draw_hidden
+from model.config import ModelConfig
+from model.masks import (
+    MASKS,
+    Sheet,
+    draw_mask,
+    fits,
+    generator,
+    parse,
+    scored_kinds,
+    spelled,
+    usual_kinds,
+)
+from model.tokens import tokens_of
 
-RANDOM_TIME = "random-time"
-KINDS = (*MASK_KINDS, RANDOM_TIME)
-KIND_MEANINGS = {
-    "random": "single patches anywhere",
-    "block": "a neighbourhood of electrodes for 0.3-0.6 s",
-    "tube": "a neighbourhood of electrodes, the whole window",
-    "channel": "scattered channels, the whole window",
-    "time": "all channels at once, for spans of 0.2-0.4 s",
-    RANDOM_TIME: "all channels at once, single patches",
-}
 TOKENS_A_BATCH = 16_384
 
 
@@ -57,14 +57,14 @@ class WindowBatch:
 
 def kinds_for(config: ModelConfig, wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The kinds of mask to score a model on; InputError for one that is unknown or impossible."""
-    possible = KINDS if config.tokens == "channel" else ("time", RANDOM_TIME)
-    if not wanted:
-        return MASK_KINDS if config.tokens == "channel" else possible
-    for kind in wanted:
-        if kind not in possible:
-            why = "no such kind" if kind not in KINDS else "joint tokens hide all channels at once"
-            raise InputError(f"--kinds {kind}: {why}", f"choose from {', '.join(possible)}")
-    return tuple(dict.fromkeys(wanted))
+    one_row = tokens_of(config).one_row
+    possible = scored_kinds(one_row)
+    for kind in wanted or ():
+        if not fits(kind, possible):
+            joint = fits(kind, tuple(MASKS))
+            why = "joint tokens hide all channels at once" if joint else "no such kind"
+            raise InputError(f"--kinds {kind}: {why}", f"choose from {spelled(possible)}")
+    return tuple(dict.fromkeys(wanted or usual_kinds(one_row)))
 
 
 def subjects_of_splits(manifest: Manifest) -> dict[str, dict[str, int]]:
@@ -199,39 +199,15 @@ def known_subjects(
     return found
 
 
-def hidden_count(kind: str, n_channels: int, n_patches: int, mask_ratio: float) -> int:
-    """How many patches to hide, so that a kind is what it says: whole channels for `tube` and
-    `channel`, all channels for `time` and `random-time`. 0: the kind is impossible here."""
-    if kind in ("tube", "channel"):
-        return n_patches * _share(n_channels, mask_ratio)
-    if kind in ("time", RANDOM_TIME):
-        return n_channels * _share(n_patches, mask_ratio)
-    return _share(n_channels * n_patches, mask_ratio)
-
-
 def draw_masks(
     kind: str, batch: WindowBatch, config: ModelConfig, mask_ratio: float, seed: int
 ) -> torch.Tensor | None:
     """Bool `[B, C, N]`, True = hidden, the same count in each window; None where `kind` cannot be
     drawn (whole channels of a single channel)."""
     n_channels, n_patches = batch.eeg.shape[1], batch.eeg.shape[2] // config.patch_samples
-    count = hidden_count(kind, n_channels, n_patches, mask_ratio)
+    count = parse(kind)[0].count(n_channels, n_patches, mask_ratio)
     if not count:
         return None
-    places = batch.positions_m.numpy()
-    masks = []
-    for key in batch.keys:
-        digest = hashlib.sha256(f"{seed}/{key}/{kind}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        if kind == RANDOM_TIME:
-            mask = draw_hidden("random", places[:1], n_patches, count // n_channels, rng)
-            mask = np.repeat(mask, n_channels, axis=0)
-        else:
-            rate_hz = config.sfreq_hz / config.patch_samples
-            mask = draw_hidden(kind, places, n_patches, count, rng, rate_hz)
-        masks.append(mask)
+    sheet = Sheet(batch.positions_m.numpy(), n_patches, config.sfreq_hz / config.patch_samples)
+    masks = [draw_mask(kind, sheet, count, generator(seed, f"{key}/{kind}")) for key in batch.keys]
     return torch.from_numpy(np.stack(masks))
-
-
-def _share(total: int, ratio: float) -> int:
-    return 0 if total < 2 else min(max(1, round(ratio * total)), total - 1)

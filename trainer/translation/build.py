@@ -80,7 +80,7 @@ def read_encoder(path: str, sfreq_hz: float) -> tuple[dict[str, torch.Tensor], d
     """(weights, settings) of a pretrained EEG encoder: a run of trainer/pretrain.py, a file or
     folder of trainer/convert.py. InputError where it was trained at another sampling rate."""
     if (Path(path) / "model.safetensors").is_file():
-        from model.hub import EegEncoderModel
+        from model.eeg_encoder import EegEncoderModel
 
         try:
             found = EegEncoderModel.from_pretrained(path)
