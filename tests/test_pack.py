@@ -28,7 +28,6 @@ from data.shards.remarks import without_folders
 from data.shards.tars import ShardReader, verify_shard
 from data.signals.profiles import get_profile
 from data.simulate_vc import main as simulate_vc_main
-from data.sources.listing import list_items
 from data.sources.simulated import planted_bads
 from data.sources.spec import parse_spec
 

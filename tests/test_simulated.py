@@ -14,7 +14,6 @@ from data.errors import InputError
 from data.packing.listing import list_items
 from data.signals.profiles import get_profile
 from data.simulate_vc import main as simulate_vc_main
-from data.sources.listing import list_items
 from data.sources.simulated import MONTAGES, planted_bads
 from data.sources.spec import parse_spec
 
