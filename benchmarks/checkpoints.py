@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import one_core
+from data.batches.batch import Batch, finite
 from data.diskspace import readable
 from data.files import hash_file
 from data.manifest import Manifest, Montage, montage_id
@@ -36,7 +37,6 @@ from trainer.batches import DrawMasks
 from trainer.checkpoint import checkpoint_folder, damaged, tag_of
 from trainer.config import RunConfig
 from trainer.deepspeed_json import read_deepspeed_config
-from trainer.feed import finite
 from trainer.optim import make_optimizer
 from trainer.runtime import start_ranks
 from trainer.saving import save
@@ -87,12 +87,7 @@ def main() -> None:
     model_config = preset(arguments.preset)
     samples = arguments.patches * model_config.patch_samples
     eeg = torch.randn(arguments.batch, arguments.channels, samples)
-    part = {
-        "eeg": eeg,
-        "positions_m": grid_positions(arguments.channels),
-        "position": torch.arange(arguments.batch),
-    }
-    batch = [DrawMasks(model_config, 0)(part)]
+    batch = [DrawMasks(model_config, 0)(Batch.of(eeg, grid_positions(arguments.channels)))]
     model = MaskedVAE(model_config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     config = RunConfig(preset=arguments.preset, keep_last=1)

@@ -23,7 +23,6 @@ from benchmarks.gpu_cases import (
 )
 from benchmarks.gpu_report import Report
 from benchmarks.gpu_step import achieved
-from trainer.batches import to_device
 from trainer.feed import Feed
 from trainer.optim import make_optimizer
 from trainer.setup import Plan
@@ -40,9 +39,9 @@ def ddp_step(plan: Plan, setting: Setting) -> Callable[[], int]:
     feed = Feed(plan, setting.ranks, 0)
 
     def step() -> int:
-        parts = to_device(next(feed.micro_batches()), device)
+        batches = next(feed.micro_batches())
         with torch.autocast(device.type, torch.bfloat16):
-            loss = model(parts, plan.model.beta, plan.config.seed).loss
+            loss = model(batches, plan.model.beta, plan.config.seed).loss
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -18,7 +18,6 @@ import torch
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
 from trainer import checkpoint
-from trainer.batches import to_device
 from trainer.config import RunConfig
 from trainer.deepspeed_json import read_deepspeed_config
 from trainer.optim import make_optimizer
@@ -38,7 +37,8 @@ def build(config: RunConfig, model: ModelConfig, settings: dict):
 
 
 def take_step(engine, model: ModelConfig, ranks: Ranks) -> None:
-    losses = engine(to_device(parity_batch(model), ranks.device), torch.tensor(0.0), 0)
+    batches = [batch.to(ranks.device) for batch in parity_batch(model)]
+    losses = engine(batches, torch.tensor(0.0), 0)
     engine.backward(losses.loss)
     engine.step()
 

@@ -19,7 +19,7 @@ from data.errors import InputError
 from data.files import hash_file
 from data.loader import WindowDataset
 from data.manifest import read_manifest
-from data.plan import Stream
+from data.plan import TrainingOrder
 from trainer import lock
 from trainer.checkpoint import COMPLETE, superseded
 from trainer.config import RunConfig
@@ -64,7 +64,7 @@ def bad_shards(shards, tmp_path_factory):
     """One NaN in a window that rank 1 gets in step 3; (folder, shard, key)."""
     folder = tmp_path_factory.mktemp("data") / "bad"
     training = read_manifest(shards).of_split("train")
-    _, numbers = Stream(tuple(training), 0, 8, 4).micro_batch(16, 1, 2, 4, 0)
+    _, numbers = TrainingOrder(tuple(training), 0, 8, 4).micro_batch(16, 1, 2, 4, 0)
     return folder, *spoilt_copy(shards, folder, "train", int(numbers[2]))
 
 

@@ -1,60 +1,54 @@
-"""Between the loader and the model: masks for each sample, and parts on the device."""
+"""Masks for each window, drawn in the loader's workers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from data.loader import Part
+from data.batches.batch import Batch
 from model.config import ModelConfig
 from model.masking import draw_hidden, draw_kind, sample_generator, split_indices
 
 
 @dataclass(frozen=True)
 class DrawMasks:
-    """Adds keep int64 `[b, K]` and hide `[b, M]` to a part, in the loader's worker.
+    """A `Prepare` that fills keep and hide.
 
-    A sample's mask is a function of (seed, its position in the stream): the same on any rank, in
-    any worker and after a resume. `mixture` replaces the config's kinds of masks, for scoring one
-    kind.
+    A window's mask is a function of (seed, its place in the training order): the same on any rank,
+    in any worker and after a resume. `mixture` replaces the config's kinds of masks, for scoring
+    one kind.
     """
 
     config: ModelConfig
     seed: int
     mixture: dict[str, float] | None = None
 
-    def __call__(self, part: Part) -> Part:
-        _, channels, samples = part["eeg"].shape
+    def __call__(self, batch: Batch) -> Batch:
+        _, channels, samples = batch.eeg.shape
         n_patches = samples // self.config.patch_samples
-        places = part["positions_m"].numpy()
+        places = batch.positions_m.numpy()
         if self.config.tokens == "joint":
             places = places[:1]
         n_hidden = self.config.hidden_count(self.config.token_count(channels, samples))
         rate_hz = self.config.sfreq_hz / self.config.patch_samples
         pairs = []
-        for position in part["position"].tolist():
-            rng = sample_generator(self.seed, position)
+        for order_index in batch.order_index.tolist():
+            rng = sample_generator(self.seed, order_index)
             kind = draw_kind(self.mixture or self.config.mask_mixture, rng)
             pairs.append(
                 split_indices(draw_hidden(kind, places, n_patches, n_hidden, rng, rate_hz))
             )
         keep, hide = (torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))
-        return {**part, "keep": keep, "hide": hide}
+        return replace(batch, keep=keep, hide=hide)
 
 
-def to_device(parts: list[Part], device: torch.device) -> list[Part]:
-    """All tensors of a micro-batch on the device; signals become fp32 there, not before."""
-    moved = [{k: v.to(device, non_blocking=True) for k, v in part.items()} for part in parts]
-    return [{**part, "eeg": part["eeg"].float()} for part in moved]
-
-
-def hidden_mask(part: Part, config: ModelConfig) -> torch.Tensor:
-    """The part's mask as bool `[b, C, N]`."""
-    batch, channels, samples = part["eeg"].shape
+def hidden_mask(batch: Batch, config: ModelConfig) -> torch.Tensor:
+    """The batch's mask as bool `[B, C, N]`."""
+    windows, channels, samples = batch.eeg.shape
     n_patches = samples // config.patch_samples
     rows = 1 if config.tokens == "joint" else channels
-    flat = torch.zeros(batch, rows * n_patches, dtype=torch.bool, device=part["hide"].device)
-    flat = flat.scatter(1, part["hide"], True)
+    flat = torch.zeros(windows, rows * n_patches, dtype=torch.bool, device=batch.hide.device)
+    flat = flat.scatter(1, batch.hide, True)
     return flat.unflatten(1, (rows, n_patches)).expand(-1, channels, -1)

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from model.attention import kernel_name
 from trainer import checkpoint
-from trainer.batches import to_device
 from trainer.feed import BROKEN, FINE, Feed
 from trainer.metrics import Accumulator, Log, measured_peak_flops
 from trainer.optim import kl_weight, lr_factor, make_optimizer, set_lr
@@ -98,14 +97,13 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
         bar.update()
         if trouble == FINE:
             r = []
-            for parts in feed.micro_batches():
-                parts = to_device(parts, ranks.device)
+            for batches in feed.micro_batches():
                 watch.at(step, "the forward pass")
-                losses = engine(parts, torch.tensor(beta), config.seed)
+                losses = engine(batches, torch.tensor(beta), config.seed)
                 watch.at(step, "the backward pass")
                 engine.backward(losses.loss)
                 engine.step()
-                meter.add(losses, torch.cat([part["dataset"] for part in parts]))
+                meter.add(losses, torch.cat([batch.dataset for batch in batches]))
                 r.append(losses.r)
         if trouble == FINE and engine.was_step_applied():
             applied += 1

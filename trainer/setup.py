@@ -8,7 +8,7 @@ from pathlib import Path
 from data.errors import InputError
 from data.loader import WindowDataset
 from data.manifest import Manifest, read_manifest
-from data.plan import Stream, batch_sizes
+from data.plan import TrainingOrder, batch_sizes
 from data.reserved import find_reservation, own_reservation, refuse_reserved, refuse_trained
 from data.shards import verify_shard
 from model.config import ModelConfig
@@ -22,7 +22,7 @@ from trainer.weights import read_description, read_run_config
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, resolved. `stream` is None where shards are streamed from a URL."""
+    """One run, resolved. `order` is None where shards are streamed from a URL."""
 
     config: RunConfig
     deepspeed: dict
@@ -31,7 +31,7 @@ class Plan:
     micro: int
     accumulation: int
     global_batch: int
-    stream: Stream | None
+    order: TrainingOrder | None
     flops_per_sample: float
     tokens_per_sample: float
     inherited: dict
@@ -80,9 +80,9 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
         config.global_batch,
     )
     config = replace(config, run_length=config.run_length or micro)
-    stream = None
+    order = None
     if config.shard_url is None:
-        stream = Stream(
+        order = TrainingOrder(
             tuple(training),
             config.seed,
             global_batch,
@@ -112,7 +112,7 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
         micro=micro,
         accumulation=accumulation,
         global_batch=global_batch,
-        stream=stream,
+        order=order,
         flops_per_sample=flops,
         tokens_per_sample=tokens,
         inherited=inherited,
@@ -160,7 +160,7 @@ def check_fit(model: ModelConfig, manifest: Manifest, where: str) -> None:
 
 def verify_shards(plan: Plan, ranks: Ranks) -> None:
     """Check the shards that this run reads, shared out over the ranks."""
-    if plan.stream is None:
+    if plan.order is None:
         return
     with together(ranks):
         dataset = WindowDataset(plan.manifest, plan.manifest.shards)

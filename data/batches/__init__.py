@@ -1,0 +1,1 @@
+"""Shards become batches, in an order that the seed decides."""
