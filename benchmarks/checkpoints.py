@@ -28,18 +28,18 @@ from benchmarks.common import one_core
 from data.batches.batch import Batch, finite
 from data.diskspace import readable
 from data.files import hash_file
-from data.manifest import Manifest, Montage, montage_id
-from data.shards import ShardReader, write_shard
+from data.shards.manifest import Manifest, Montage, montage_id
+from data.shards.tars import ShardReader, write_shard
 from model.autoencoder import MaskedVAE
 from model.config import preset
 from model.positions import grid_positions
-from trainer.batches import DrawMasks
-from trainer.checkpoint import checkpoint_folder, damaged, tag_of
-from trainer.config import RunConfig
-from trainer.deepspeed_json import read_deepspeed_config
-from trainer.optim import make_optimizer
-from trainer.runtime import start_ranks
-from trainer.saving import save
+from trainer.checkpoints.checkpoint import checkpoint_folder, damaged, tag_of
+from trainer.checkpoints.save import save
+from trainer.engine.config import RunConfig
+from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.engine.optim import make_optimizer
+from trainer.masked.draw import DrawMasks
+from trainer.ranks.ranks import start_ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.manifest import Manifest
-from data.shards import ShardReader
+from data.shards.manifest import Manifest
+from data.shards.tars import ShardReader
 
 RECORDING_WINDOWS = 100
 CHUNK_S = 1.0

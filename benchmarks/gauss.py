@@ -21,16 +21,16 @@ import numpy as np
 import torch
 
 from data.errors import InputError, run_command
-from data.manifest import read_manifest
-from data.readers import Readers
+from data.shards.manifest import read_manifest
+from data.shards.readers import Readers
 from model.config import MASK_KINDS, preset
 from model.gauss import GaussFill
 from model.interpolation import sums_to_zero
-from trainer.baselines import spline
-from trainer.calibration import referenced_fill
-from trainer.gauss_fit import LARGEST_LAG_S, LagMoments, fit_kernel
-from trainer.held_out import WindowBatch, draw_masks
-from trainer.scores import window_scores
+from trainer.scoring.baselines import spline
+from trainer.scoring.calibration import referenced_fill
+from trainer.scoring.gauss_fit import LARGEST_LAG_S, LagMoments, fit_kernel
+from trainer.scoring.held_out import WindowBatch, draw_masks
+from trainer.scoring.scores import window_scores
 
 BATCH = 32
 

@@ -30,7 +30,7 @@ import torch
 
 from benchmarks.gpu_report import Report, machine, read_rows, today, write_results
 from data.errors import InputError, run_command
-from trainer.provenance import git_state
+from trainer.checkpoints.provenance import git_state
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds on a GPU; together under nine minutes. The order is that of what matters most.
@@ -150,8 +150,8 @@ def last_line(log: Path) -> str:
 def run_section(arguments: argparse.Namespace) -> None:
     """In the child: join a group of one rank, measure the chip, run the section."""
     from benchmarks.gpu_cases import Setting
-    from trainer.metrics import measured_peak_flops
-    from trainer.runtime import start_ranks
+    from trainer.engine.log import measured_peak_flops
+    from trainer.ranks.ranks import start_ranks
 
     report = Report(arguments.work / f"{arguments.section}.jsonl", arguments.deadline_s)
     ranks = start_ranks()

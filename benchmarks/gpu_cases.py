@@ -1,6 +1,6 @@
 """The presets as the GPU benchmark runs them, and the training step from the trainer's parts.
 
-`EngineRun.step` does what trainer/loop.py does between two log lines, with the same functions and
+`EngineRun.step` does what trainer/engine/loop.py does between two log lines, with the same functions and
 the same loader; the loop itself also validates, draws and saves, which has no place in a step time.
 """
 
@@ -20,15 +20,15 @@ from benchmarks.gpu_data import make_shards
 from data.batches.batch import Request
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, ModelConfig, preset
-from trainer.config import RunConfig
-from trainer.feed import Feed
-from trainer.metrics import Accumulator
-from trainer.optim import kl_weight, lr_factor, make_optimizer, set_lr
-from trainer.runtime import Ranks
-from trainer.setup import Plan, make_plan
-from trainer.speed import check_gradients_together
-from trainer.start import initial_model
-from trainer.stopping import StopRequests
+from trainer.engine.config import RunConfig
+from trainer.engine.feed import Feed
+from trainer.engine.log import Accumulator
+from trainer.engine.optim import kl_weight, lr_factor, make_optimizer, set_lr
+from trainer.engine.plan import Plan, make_plan
+from trainer.engine.speed import check_gradients_together
+from trainer.engine.start import initial_model
+from trainer.ranks.ranks import Ranks
+from trainer.ranks.stopping import StopRequests
 
 ROOT = Path(__file__).resolve().parents[1]
 SHRUNK = {
@@ -105,7 +105,7 @@ def plan_of(
 
 
 class EngineRun:
-    """A run's engine and loader, and the step of trainer/loop.py."""
+    """A run's engine and loader, and the step of trainer/engine/loop.py."""
 
     def __init__(
         self,

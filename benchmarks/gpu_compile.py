@@ -14,7 +14,7 @@ import torch
 from benchmarks.gpu_cases import EngineRun, Setting, plan_of, timed, usual_case, wait_for
 from benchmarks.gpu_report import Report
 from benchmarks.gpu_step import achieved
-from trainer.speed import compile_options
+from trainer.engine.speed import compile_options
 
 # The whole model takes longest to compile, so it comes last.
 JOBS = (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.manifest import MANIFEST, Montage, montage_id, write_manifest
-from data.shards import write_shard
+from data.shards.manifest import MANIFEST, Montage, montage_id, write_manifest
+from data.shards.tars import write_shard
 from model.positions import grid_positions
 
 DRAWN = 256

@@ -16,9 +16,9 @@ from benchmarks.gpu_attention import KERNELS, only
 from benchmarks.gpu_cases import EngineRun, Setting, in_fp32, plan_of, usual_case
 from benchmarks.gpu_report import Report
 from data.batches.batch import Request
-from trainer.feed import training_dataset
-from trainer.setup import Plan
-from trainer.start import initial_model
+from trainer.engine.feed import training_dataset
+from trainer.engine.plan import Plan
+from trainer.engine.start import initial_model
 
 POINTS = 12  # rows of the table of curves
 

@@ -26,8 +26,8 @@ from model.autoencoder import MaskedVAE, take
 from model.blocks import Stack
 from model.losses import Losses, objective
 from model.noise import normal_noise
-from trainer.feed import training_dataset
-from trainer.setup import Plan
+from trainer.engine.feed import training_dataset
+from trainer.engine.plan import Plan
 
 CHANNELS, SMALL_CHANNELS = (8, 16, 32, 64, 128), (4, 8)
 HELD_OUT = 0.1  # share of each shard's windows, at its end

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from data.files import write_atomic
-from trainer.provenance import versions
+from trainer.checkpoints.provenance import versions
 
 
 class Report:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from benchmarks.gpu_cases import Case, EngineRun, Rate, Setting, plan_of, release, timed, usual_case
 from benchmarks.gpu_original import original_step, vitmae_step
 from benchmarks.gpu_report import Report
-from trainer.setup import Plan
+from trainer.engine.plan import Plan
 
 
 def rates(rate: Rate, micro: int) -> dict:
@@ -20,7 +20,7 @@ def rates(rate: Rate, micro: int) -> dict:
 
 
 def achieved(rate: Rate, plan: Plan, setting: Setting) -> dict:
-    """What trainer/loop.py logs of a rate, and bytes read."""
+    """What trainer/engine/loop.py logs of a rate, and bytes read."""
     return {
         **rates(rate, plan.micro),
         "tokens_per_s": rate.per_s * plan.tokens_per_sample,

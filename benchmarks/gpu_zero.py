@@ -23,10 +23,10 @@ from benchmarks.gpu_cases import (
 )
 from benchmarks.gpu_report import Report
 from benchmarks.gpu_step import achieved
-from trainer.feed import Feed
-from trainer.optim import make_optimizer
-from trainer.setup import Plan
-from trainer.start import initial_model
+from trainer.engine.feed import Feed
+from trainer.engine.optim import make_optimizer
+from trainer.engine.plan import Plan
+from trainer.engine.start import initial_model
 
 
 def ddp_step(plan: Plan, setting: Setting) -> Callable[[], int]:

@@ -17,13 +17,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 
 from data.batches.batch import Batch
+from data.batches.local import WindowDataset, evenly_spaced
 from data.errors import run_command
-from data.loader import WindowDataset, evenly_spaced
-from data.manifest import read_manifest
+from data.shards.manifest import read_manifest
 from model.interpolation import spline_fill
 from model.losses import pearson
-from trainer.batches import DrawMasks, hidden_mask
-from trainer.weights import load_model
+from trainer.checkpoints.weights import load_model
+from trainer.masked.draw import DrawMasks, hidden_mask
 
 BATCH = 16
 MASK_SEED = 20_000

@@ -32,10 +32,10 @@ import webdataset as wds
 from torch.utils.data import DataLoader
 
 from benchmarks.formats import Hdf5Windows, LmdbWindows, NpyWindows, write_all
-from data.loader import TrainingRequests, WindowDataset, training_loader
-from data.manifest import Manifest, Montage, read_manifest, write_manifest
-from data.plan import TrainingOrder
-from data.shards import write_shard
+from data.batches.local import TrainingRequests, WindowDataset, training_loader
+from data.batches.order import TrainingOrder
+from data.shards.manifest import Manifest, Montage, read_manifest, write_manifest
+from data.shards.tars import write_shard
 
 BATCH = 64
 PASSES = 32

@@ -33,13 +33,14 @@ os.environ.setdefault("MNE_LOGGING_LEVEL", "ERROR")
 import mne
 import numpy as np
 
-from data import packing, preprocess
-from data.assemble import collect, write_shards
-from data.filtering import BandPass
-from data.manifest import read_manifest
-from data.profiles import Profile, get_profile
-from data.reading import SpanReader
-from data.sources import WorkItem, list_items, parse_spec
+from data.packing.assemble import collect, write_shards
+from data.packing.items import items as packing
+from data.shards.manifest import read_manifest
+from data.signals import eeg as preprocess
+from data.signals.filtering import BandPass
+from data.signals.profiles import Profile, get_profile
+from data.signals.reading import SpanReader
+from data.sources.spec import WorkItem, list_items, parse_spec
 
 READING, FILTERING, WRITING, REST = "reading", "filtering, resampling", "shards", "all else"
 STAGES = [

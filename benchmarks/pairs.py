@@ -18,10 +18,10 @@ import argparse
 
 import numpy as np
 
+from data.batches.pairs import PairedWindows
 from data.errors import InputError, run_command
-from data.manifest import read_manifest
-from data.pairs import PairedWindows
-from data.simulated_pairs import oracle_of
+from data.shards.manifest import read_manifest
+from data.simulate.eeg_meg import oracle_of
 
 RIDGE = 1e-3
 """Of the mean power of an electrode; 1e-4 and 1e-2 change r by less than .01."""

@@ -31,8 +31,8 @@ from model.autoencoder import MaskedVAE
 from model.config import preset
 from model.positions import grid_positions
 from tests.cluster.nodes import NAMES, Cluster, missing
-from trainer.batches import DrawMasks
-from trainer.runtime import start_ranks
+from trainer.masked.draw import DrawMasks
+from trainer.ranks.ranks import start_ranks
 
 ENGINE, PLAIN = "DeepSpeed ZeRO-2, bf16", "DistributedDataParallel, bf16 autocast"
 

@@ -24,10 +24,10 @@ from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
 from model.positions import grid_positions
-from trainer.batches import DrawMasks
-from trainer.config import RunConfig
-from trainer.optim import make_optimizer
-from trainer.runtime import start_ranks
+from trainer.engine.config import RunConfig
+from trainer.engine.optim import make_optimizer
+from trainer.masked.draw import DrawMasks
+from trainer.ranks.ranks import start_ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -20,11 +20,11 @@ import html
 from data.diskspace import readable
 from data.errors import InputError, run_command
 from data.files import write_atomic
-from data.manifest import Manifest, read_manifest
-from data.recordings import safe_name
-from data.summary import summarise
-from data.survey import DatasetSurvey, remarks, survey
-from data.survey_meg import draw_meg, remarks_meg, survey_meg
+from data.inspection.survey import DatasetSurvey, remarks, survey
+from data.inspection.survey_meg import draw_meg, remarks_meg, survey_meg
+from data.shards.manifest import Manifest, read_manifest
+from data.shards.summary import summarise
+from data.signals.recording import safe_name
 
 SHOWN_REMARKS = 20
 PAGE = """<!doctype html>
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def draw(manifest: Manifest, surveys: list[DatasetSurvey], out: Path, windows: int) -> str:
     """Write the PNGs; returns the page's HTML that shows them."""
-    from data import drawing  # Matplotlib takes a second: after the checks, not before.
+    from data.inspection import drawing  # Matplotlib takes a second: after the checks, not before.
 
     sections = [
         ("Spectra", "spectra.png", drawing.draw_spectra, (surveys, manifest.profile)),

@@ -19,21 +19,20 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # repo root, not this di
 
 import shutil
 
-from data.assemble import collect, write_shards
 from data.errors import InputError, run_command
-from data.finished import (
+from data.packing.assemble import collect, write_shards
+from data.packing.finished import (
     item_entry,
     refuse_other_content,
     refuse_other_settings_of,
     settings,
     whole,
 )
-from data.jobs import Job, changed_jobs, code_version, finished_records, make_jobs
-from data.listing import list_all, name_of
-from data.manifest import MANIFEST, SPLITS, Manifest, read_manifest, write_manifest
-from data.pack_options import cores, parse_arguments, resolve
-from data.packing import locked, remove_partials, run_jobs
-from data.parts import (
+from data.packing.items import locked, remove_partials, run_jobs
+from data.packing.jobs import Job, changed_jobs, code_version, finished_records, make_jobs
+from data.packing.listing import list_all, name_of
+from data.packing.options import cores, parse_arguments, resolve
+from data.packing.parts import (
     Part,
     changed_list,
     forget_notes,
@@ -43,12 +42,13 @@ from data.parts import (
     refuse_other_settings,
     write_note,
 )
-from data.profiles import Profile, get_profile
-from data.recipe import Recipe, excluded, withhold
-from data.same_signal import check_same_signal
-from data.sources import parse_spec
-from data.split import FRACTIONS, Wish, assign_splits
-from data.summary import SCALE_TEXTS, summarise
+from data.packing.recipe import Recipe, excluded, withhold
+from data.packing.same_signal import check_same_signal
+from data.shards.manifest import MANIFEST, SPLITS, Manifest, read_manifest, write_manifest
+from data.shards.summary import SCALE_TEXTS, summarise
+from data.signals.profiles import Profile, get_profile
+from data.sources.spec import parse_spec
+from data.subjects.split import FRACTIONS, Wish, assign_splits
 
 PACKING = ".packing"
 SHOWN = 10

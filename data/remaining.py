@@ -20,11 +20,11 @@ import csv
 from dataclasses import dataclass
 
 from data.errors import run_command
-from data.people import People
-from data.recipe import Recipe, read_recipe
-from data.reserved import Reservation
-from data.sources import parse_spec
-from data.sources.moabb_names import find_class
+from data.packing.recipe import Recipe, read_recipe
+from data.sources.spec import parse_spec
+from data.subjects.moabb_names import find_class
+from data.subjects.people import People
+from data.subjects.reserved import Reservation
 
 
 @dataclass(frozen=True)

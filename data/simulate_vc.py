@@ -26,8 +26,7 @@ import torch
 from data.diskspace import disk_full, is_full
 from data.errors import InputError, run_command
 from data.files import write_atomic
-from data.headmodel import montage_directions
-from data.simulation import (
+from data.simulate.eeg import (
     PLACES,
     Person,
     Population,
@@ -37,6 +36,7 @@ from data.simulation import (
     record_uv,
     source_activity,
 )
+from data.simulate.head import montage_directions
 
 SFREQ_HZ = 1000.0
 MONTAGE = "biosemi128"

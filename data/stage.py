@@ -19,9 +19,9 @@ import argparse
 import os
 import time
 
-from data.copying import copy_shards
 from data.diskspace import readable
 from data.errors import InputError, run_command
+from data.shards.copying import copy_shards
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

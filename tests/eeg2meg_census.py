@@ -11,7 +11,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 
 from trainer import eeg2meg
-from trainer.runtime import run_ranks
+from trainer.ranks.ranks import run_ranks
 from trainer.translation.pieces import Collate
 
 collate = Collate.__call__

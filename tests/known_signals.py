@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.manifest import Montage, montage_id, write_manifest
-from data.shards import write_shard
+from data.shards.manifest import Montage, montage_id, write_manifest
+from data.shards.tars import write_shard
 from model.gauss import GaussKernel
 
 SFREQ_HZ, SAMPLES, PATCH, DEGREE = 100.0, 80, 10, 4

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 
-from data.preprocess import make_windows
-from data.profiles import get_profile
-from data.sources import list_items, parse_spec
+from data.signals.eeg import make_windows
+from data.signals.profiles import get_profile
+from data.sources.spec import list_items, parse_spec
 
 DEFAULT = get_profile("default")
 

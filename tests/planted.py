@@ -22,8 +22,8 @@ import torch
 
 from model.autoencoder import MaskedVAE
 from trainer import pretrain
-from trainer.runtime import run_ranks
-from trainer.validation import Validation
+from trainer.masked.validation import Validation
+from trainer.ranks.ranks import run_ranks
 
 
 def kill() -> None:

@@ -17,13 +17,13 @@ import torch
 
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
-from trainer import checkpoint
-from trainer.config import RunConfig
-from trainer.deepspeed_json import read_deepspeed_config
-from trainer.optim import make_optimizer
-from trainer.parity import parity_batch
-from trainer.runtime import Ranks, run_ranks, start_ranks
-from trainer.saving import save
+from trainer.checkpoints import checkpoint
+from trainer.checkpoints.save import save
+from trainer.engine.config import RunConfig
+from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.engine.optim import make_optimizer
+from trainer.masked.parity import parity_batch
+from trainer.ranks.ranks import Ranks, run_ranks, start_ranks
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_heads": 2,
          "decoder_depth": 1, "latent_dim": 8}  # fmt: skip

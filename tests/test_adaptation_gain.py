@@ -7,12 +7,12 @@ import pytest
 import torch
 from known_signals import PATCH, SFREQ_HZ, write_known_shards
 
-from data.manifest import read_manifest
+from data.shards.manifest import read_manifest
 from model.autoencoder import MaskedVAE
 from model.config import preset
-from trainer.adaptation import adaptation_report
-from trainer.distributions import SIGNAL, Distributions
-from trainer.held_out import WindowBatch
+from trainer.masked.adaptation import adaptation_report
+from trainer.scoring.distributions import SIGNAL, Distributions
+from trainer.scoring.held_out import WindowBatch
 
 BANDS = {"d": {"low": [1.0, 10.0], "high": [10.0, 40.0]}}
 

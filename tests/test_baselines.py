@@ -9,8 +9,8 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from model.interpolation import sphere_centre
-from trainer.baselines import BASELINES, cubic, linear, spline, zero
-from trainer.scores import samples_of
+from trainer.scoring.baselines import BASELINES, cubic, linear, spline, zero
+from trainer.scoring.scores import samples_of
 
 P = 10
 

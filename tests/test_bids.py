@@ -14,10 +14,10 @@ from files import write_brainvision, write_edf
 from loading import items_of, loaded
 
 from data.errors import InputError
-from data.profiles import get_profile
+from data.signals.profiles import get_profile
+from data.signals.spans import spans_of
+from data.sources.formats.numpy_files import read_dictionary
 from data.sources.from_bids import read_bids
-from data.sources.numpy_files import read_dictionary
-from data.spans import spans_of
 
 BRAIN2IMAGE = get_profile("brain2image")
 NAMES = ["Fp1", "Fp2", "C3", "C4", "O1", "O2", "VEOG", "T8"]

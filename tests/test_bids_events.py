@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from commands import ROOT, run
 
-from data.manifest import read_manifest
-from data.shards import ShardReader
+from data.shards.manifest import read_manifest
+from data.shards.tars import ShardReader
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 SFREQ = 200

@@ -17,10 +17,10 @@ from model.autoencoder import MaskedVAE, take
 from model.config import from_dict, preset
 from model.latent_fill import fill_latents
 from model.losses import pearson
-from trainer.batches import DrawMasks
-from trainer.changes import compare
-from trainer.latent_spread import spread, spread_sums
-from trainer.weights import load_model, read_run_config
+from trainer.checkpoints.weights import load_model, read_run_config
+from trainer.engine.resume import compare
+from trainer.masked.draw import DrawMasks
+from trainer.masked.latent_spread import spread, spread_sums
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1,
          "decoder_heads": 2, "latent_dim": 8}  # fmt: skip

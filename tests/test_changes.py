@@ -7,9 +7,9 @@ import json
 import pytest
 
 from data.errors import InputError
-from trainer.changes import check_resume, compare
-from trainer.config import RunConfig
-from trainer.deepspeed_json import read_deepspeed_config
+from trainer.engine.config import RunConfig
+from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.engine.resume import check_resume, compare
 
 
 def resolved(deepspeed: dict | None = None, **changes) -> dict:

@@ -7,7 +7,7 @@ import warnings
 import mne
 import pytest
 
-from data.channel_names import (
+from data.electrodes.channel_names import (
     is_other_than_eeg,
     match_names,
     name_key,

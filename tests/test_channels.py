@@ -6,9 +6,9 @@ import mne
 import numpy as np
 import pytest
 
-from data.channels import choose_channels
+from data.electrodes.channels import choose_channels
+from data.electrodes.montages import positions_of
 from data.errors import InputError
-from data.montages import positions_of
 
 TEN = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 

@@ -13,9 +13,9 @@ from commands import ROOT, run
 from files import write_edf
 
 from data.errors import InputError
-from data.manifest import read_manifest
+from data.shards.manifest import read_manifest
+from data.sources.formats.opening import read_raw
 from data.sources.from_bids import read_bids
-from data.sources.opening import read_raw
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "T7", "O1", "O2"]
 BAD = ("F3", "O1")

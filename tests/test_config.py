@@ -10,10 +10,10 @@ import pytest
 from data.errors import InputError, did_you_mean
 from model.autoencoder import MaskedVAE
 from model.config import preset
-from trainer.config import RunConfig, add_flags, resolve
-from trainer.deepspeed_json import read_deepspeed_config
-from trainer.optim import kl_weight, lr_factor, parameter_groups
-from trainer.runtime import hostfile_argument
+from trainer.engine.config import RunConfig, add_flags, resolve
+from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.engine.optim import kl_weight, lr_factor, parameter_groups
+from trainer.ranks.ranks import hostfile_argument
 from trainer.translation.config import TranslationConfig
 
 

@@ -14,13 +14,13 @@ from tiny import TINY_TRANSLATION, tiny_pairs, tiny_shards
 
 from data.errors import InputError
 from model.config import preset
-from trainer.config import RunConfig
+from trainer.checkpoints.lost import record
+from trainer.checkpoints.weights import describe, load_state, read_file, read_run_config
 from trainer.convert import write_weights
-from trainer.lost import record
-from trainer.setup import make_plan, with_recorded_batch
-from trainer.start import initial_model
+from trainer.engine.config import RunConfig
+from trainer.engine.plan import make_plan, with_recorded_batch
+from trainer.engine.start import initial_model
 from trainer.translation.resume import compare
-from trainer.weights import describe, load_state, read_file, read_run_config
 
 SMALL = {
     "width": 32, "heads": 2, "depth": 1, "decoder_width": 16, "decoder_heads": 2,

@@ -15,17 +15,17 @@ import pytest
 from files import write_brainvision, write_edf
 from scipy.signal import firwin, freqz, resample_poly
 
-import data.filtering
-import data.reading
-from data.filtering import BandPass
-from data.preprocess import make_windows
-from data.profiles import get_profile
-from data.reading import SpanReader
-from data.recordings import Event, Recording
+import data.signals.filtering
+import data.signals.reading
 from data.scratch import scratch_array
-from data.sources import list_items, parse_spec
-from data.sources.opening import read_raw
-from data.spans import spans_of
+from data.signals.eeg import make_windows
+from data.signals.filtering import BandPass
+from data.signals.profiles import get_profile
+from data.signals.reading import SpanReader
+from data.signals.recording import Event, Recording
+from data.signals.spans import spans_of
+from data.sources.formats.opening import read_raw
+from data.sources.spec import list_items, parse_spec
 
 DEFAULT = get_profile("default")
 BRAIN2IMAGE = get_profile("brain2image")
@@ -226,9 +226,9 @@ def test_nothing_is_folded_into_the_band():
 def test_blocks_equal_the_whole(monkeypatch, sfreq):
     rng = np.random.default_rng(0)
     signal = rng.standard_normal((2, round(600 * sfreq))).cumsum(axis=1).astype(np.float32) + 4e3
-    monkeypatch.setattr(data.filtering, "BLOCK_OF_HALO", 4)
+    monkeypatch.setattr(data.signals.filtering, "BLOCK_OF_HALO", 4)
     small = BandPass.of(DEFAULT, sfreq, 50.0)
-    monkeypatch.setattr(data.filtering, "BLOCK_OF_HALO", 4000)
+    monkeypatch.setattr(data.signals.filtering, "BLOCK_OF_HALO", 4000)
     whole = BandPass.of(DEFAULT, sfreq, 50.0)
     assert small._n < signal.shape[1] / 3 < signal.shape[1] < whole._n
     one, other = small.apply(signal), whole.apply(signal)
@@ -269,7 +269,7 @@ def test_holes_are_mended_alike_wherever_blocks_end(monkeypatch):
         truth[row, hole] = np.interp(hole, outside, signal[row, outside]) if len(outside) else 0.0
     raw = mne.io.RawArray(signal, mne.create_info(4, 100.0, "eeg"), verbose="error")
     for block_s in (1.0, 0.37, 100.0):
-        monkeypatch.setattr(data.reading, "BLOCK_S", block_s)
+        monkeypatch.setattr(data.signals.reading, "BLOCK_S", block_s)
         reader = SpanReader(raw, [0, 1, 2, 3], 0, 2000, "file")
         found = np.concatenate([reader.read(0, 700), reader.read(700, 2000)], axis=1)
         np.testing.assert_allclose(found, truth, rtol=1e-6, atol=1e-5)
@@ -338,8 +338,8 @@ def test_planted_faults_are_named_in_the_record():
 PEAK = """
 import re, sys, threading
 import data.scratch, data.preprocess
-from data.profiles import get_profile
-from data.sources import list_items, parse_spec
+from data.signals.profiles import get_profile
+from data.sources.spec import list_items, parse_spec
 data.scratch.IN_MEMORY_BYTES = 4_000_000
 profile = get_profile("default")
 [item] = list_items(parse_spec("raw:" + sys.argv[1]), profile)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from data.errors import InputError
-from trainer.deepspeed_json import read_deepspeed_config
+from trainer.engine.deepspeed_json import read_deepspeed_config
 
 GOOD = {
     "train_micro_batch_size_per_gpu": 4,

@@ -13,11 +13,12 @@ from tiny import tiny_shards
 from data.errors import InputError
 from model.attention import attention
 from model.config import preset
-from trainer import checkup, shared_memory
-from trainer.agreement import description, difference
-from trainer.config import RunConfig
-from trainer.hosts import compare, on_host, read_hostfile
-from trainer.rendezvous import join_seconds, meet
+from trainer.engine.agreement import description, difference
+from trainer.engine.config import RunConfig
+from trainer.preflight import checkup
+from trainer.preflight.hosts import compare, on_host, read_hostfile
+from trainer.ranks import shared_memory
+from trainer.ranks.rendezvous import join_seconds, meet
 
 
 @pytest.mark.slow

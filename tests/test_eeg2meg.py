@@ -13,8 +13,8 @@ import torch
 from commands import deepspeed, metrics, python
 from tiny import TINY_TRANSLATION, tiny_pairs
 
-from data.manifest import read_manifest
 from data.pack import main as pack
+from data.shards.manifest import read_manifest
 from model.brainformer import BrainformerForEEG2MEG
 from trainer.translation.splits import make_split
 from trainer.translation.start import open_pieces

@@ -10,22 +10,22 @@ import pytest
 import torch
 
 from data.errors import InputError
-from data.manifest import Montage, montage_id, read_manifest, write_manifest
-from data.shards import write_shard
+from data.shards.manifest import Montage, montage_id, read_manifest, write_manifest
+from data.shards.tars import write_shard
 from model.autoencoder import MaskedVAE
 from model.config import preset
 from model.masking import draw_hidden
 from trainer import evaluate as command
-from trainer.adaptation import adaptation_report
-from trainer.baselines import BASELINES
-from trainer.comparison import ALL, compare
+from trainer.checkpoints.provenance import trained_subjects
 from trainer.evaluate import evaluate
-from trainer.figures import reconstruction_figure
-from trainer.held_out import KINDS, HeldOutWindows, draw_masks, hidden_count
-from trainer.provenance import trained_subjects
-from trainer.report import markdown
-from trainer.report_figures import write_figures
-from trainer.scores import samples_of
+from trainer.masked.adaptation import adaptation_report
+from trainer.reports.figures import reconstruction_figure
+from trainer.reports.report import markdown
+from trainer.reports.report_figures import write_figures
+from trainer.scoring.baselines import BASELINES
+from trainer.scoring.compare import ALL, compare
+from trainer.scoring.held_out import KINDS, HeldOutWindows, draw_masks, hidden_count
+from trainer.scoring.scores import samples_of
 
 SFREQ_HZ, SAMPLES, PATCH = 200.0, 200, 20
 

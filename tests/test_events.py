@@ -14,11 +14,11 @@ from commands import ROOT, run
 from loading import items_of
 
 from data.errors import InputError
-from data.manifest import read_manifest
-from data.preprocess import make_windows
-from data.profiles import get_profile
-from data.sources import parse_spec
-from data.sources.events import EventChoice
+from data.shards.manifest import read_manifest
+from data.signals.eeg import make_windows
+from data.signals.profiles import get_profile
+from data.sources.events.moments import EventChoice
+from data.sources.spec import parse_spec
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 SFREQ = 200

@@ -10,19 +10,19 @@ import torch
 from known_signals import PATCH, SAMPLES, SFREQ_HZ, draw, known_kernel, write_known_shards
 
 from data.errors import InputError
-from data.manifest import read_manifest
+from data.shards.manifest import read_manifest
 from model.config import preset
 from model.gauss import GaussFill
 from model.interpolation import ALPHA, referenced_spline_fill, respect_reference, sums_to_zero
-from trainer.baselines import spline, spline_of
-from trainer.calibration import ALPHAS, calibrate
-from trainer.closed_forms import closed_forms, headline
-from trainer.comparison import ALL, compare
-from trainer.held_out import HeldOutWindows
-from trainer.report import build_report, write_json
-from trainer.scores import samples_of, verdict
-from trainer.stated_scores import describe_scores, read_scores
-from trainer.tables import headline_lines
+from trainer.reports.report import build_report, write_json
+from trainer.reports.stated_scores import describe_scores, read_scores
+from trainer.reports.tables import headline_lines
+from trainer.scoring.baselines import spline, spline_of
+from trainer.scoring.calibration import ALPHAS, calibrate
+from trainer.scoring.closed_forms import closed_forms, headline
+from trainer.scoring.compare import ALL, compare
+from trainer.scoring.held_out import HeldOutWindows
+from trainer.scoring.scores import samples_of, verdict
 
 PEOPLE = {
     "1": ("train", 1, 12), "2": ("train", 2, 10), "3": ("val", 3, 11), "4": ("val", 1, 12),

@@ -15,18 +15,18 @@ import pytest
 from commands import ROOT, TINY, launch, losses, metrics, python, ranks, start_ranks
 from tiny import tiny_shards
 
+from data.batches.local import WindowDataset
+from data.batches.order import TrainingOrder
 from data.errors import InputError
 from data.files import hash_file
-from data.loader import WindowDataset
-from data.manifest import read_manifest
-from data.plan import TrainingOrder
-from trainer import lock
-from trainer.checkpoint import COMPLETE, superseded
-from trainer.config import RunConfig
-from trainer.feed import finite
-from trainer.saving import _drop_superseded, disk_use, require_space
-from trainer.skips import FEWEST, is_spike
-from trainer.watch import behind
+from data.shards.manifest import read_manifest
+from trainer.checkpoints import lock
+from trainer.checkpoints.checkpoint import COMPLETE, superseded
+from trainer.checkpoints.save import _drop_superseded, disk_use, require_space
+from trainer.engine.config import RunConfig
+from trainer.engine.feed import finite
+from trainer.engine.skips import FEWEST, is_spike
+from trainer.ranks.watch import behind
 
 slow = pytest.mark.slow
 STEPS = 24

@@ -13,12 +13,12 @@ from commands import ROOT, run
 from files import write_brainvision
 from loading import loaded
 
-from data.channels import choose_channels
+from data.electrodes.channels import choose_channels
+from data.electrodes.frames import CENTRE_M, RADIUS_M, NamesContradictPlaces, place_in_head
+from data.electrodes.montages import TEMPLATE, template_positions
+from data.electrodes.similarity import fit_robustly, fit_similarity, fit_sphere
 from data.errors import InputError
-from data.frames import CENTRE_M, RADIUS_M, NamesContradictPlaces, place_in_head
-from data.manifest import read_manifest
-from data.montages import TEMPLATE, template_positions
-from data.similarity import fit_robustly, fit_similarity, fit_sphere
+from data.shards.manifest import read_manifest
 
 KNOWN = {key: place for key, (_, place) in template_positions(TEMPLATE).items()}
 CAP = [

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import tiny_shards
 
+from data.batches.streamed import ShardStream, _signal
 from data.errors import InputError
 from data.inspect_shards import facts
-from data.manifest import MANIFEST, read_manifest
-from data.shards import ShardReader, verify_shard
-from data.stream import ShardStream, _signal
-from data.summary import summarise
+from data.shards.manifest import MANIFEST, read_manifest
+from data.shards.summary import summarise
+from data.shards.tars import ShardReader, verify_shard
 
 fuzz = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -22,12 +22,12 @@ from safetensors import safe_open
 
 import model.gauss as gauss_module
 from data.errors import InputError
-from data.manifest import read_manifest
+from data.shards.manifest import read_manifest
 from model.gauss import GaussFill, harmonics
-from trainer.baselines import spline
-from trainer.gauss import fit_gauss, gauss_for, gauss_path, load_gauss, save_gauss
-from trainer.gauss_fit import LagMoments, fit_kernel
-from trainer.scores import samples_of, window_scores
+from trainer.scoring.baselines import spline
+from trainer.scoring.gauss import fit_gauss, gauss_for, gauss_path, load_gauss, save_gauss
+from trainer.scoring.gauss_fit import LagMoments, fit_kernel
+from trainer.scoring.scores import samples_of, window_scores
 
 
 def hide(windows: int, channels: int, kind: str) -> torch.Tensor:

@@ -28,15 +28,15 @@ from benchmarks.gpu_packed import packed_losses, requests_of
 from benchmarks.gpu_report import Report, page, read_rows
 from benchmarks.gpu_waiting import HostReads, idle_share, kind_of, synchronisations
 from data.errors import InputError
-from data.manifest import read_manifest
-from data.shards import verify_shard
+from data.shards.manifest import read_manifest
+from data.shards.tars import verify_shard
 from model.autoencoder import MaskedVAE
 from model.blocks import Block
 from model.config import PRESETS, preset
 from model.flops import forward_flops, training_flops
 from model.positions import grid_positions
 from trainer import largest
-from trainer.batches import DrawMasks
+from trainer.masked.draw import DrawMasks
 from trainer.largest import predicted, search
 
 ROOT = Path(__file__).resolve().parents[1]

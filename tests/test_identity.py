@@ -13,9 +13,9 @@ import pytest
 from files import write_edf
 
 from data.errors import InputError
-from data.manifest import MANIFEST, read_manifest
 from data.pack import main
-from data.same_signal import equal_files
+from data.packing.same_signal import equal_files
+from data.shards.manifest import MANIFEST, read_manifest
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 TABLE = "name\ttype\tunits\tstatus\n" + "".join(f"{name}\tEEG\tuV\tgood\n" for name in NAMES)

@@ -9,14 +9,14 @@ import pytest
 from matplotlib import image
 from tiny import tiny_shards
 
-from data.drawing import from_above
+from data.electrodes.montages import positions_of
 from data.errors import InputError
 from data.inspect_shards import main
-from data.manifest import Montage, read_manifest, write_manifest
-from data.montages import positions_of
+from data.inspection.drawing import from_above
+from data.inspection.survey import foreign_frames, remarks, survey
 from data.pack import main as pack
-from data.shards import ShardReader, write_shard
-from data.survey import foreign_frames, remarks, survey
+from data.shards.manifest import Montage, read_manifest, write_manifest
+from data.shards.tars import ShardReader, write_shard
 from model.config import preset
 from model.flops import training_flops
 from trainer.estimate import estimate

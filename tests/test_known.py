@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from tiny import tiny_shards
 
-from data.manifest import read_manifest
-from data.people import People
-from trainer.held_out import known_subjects
-from trainer.known import subjects_of
+from data.shards.manifest import read_manifest
+from data.subjects.people import People
+from data.subjects.trained_on import subjects_of
+from trainer.scoring.held_out import known_subjects
 from trainer.translation.assess import warn
 from trainer.translation.splits import make_split
 

@@ -13,16 +13,16 @@ import torch
 from commands import ROOT, run
 from loading import items_of
 
+from data.batches.local import WindowDataset, evenly_spaced
+from data.batches.streamed import ShardStream
+from data.batches.window_table import AddFields, Names, Numbers, WindowTable
 from data.errors import InputError
-from data.loader import WindowDataset, evenly_spaced
-from data.manifest import read_manifest
 from data.pack import main as pack
-from data.shards import ShardReader
-from data.sources import KINDS, parse_spec
-from data.sources.label_tables import read_label_table
-from data.sources.labelled import label_in
-from data.stream import ShardStream
-from data.window_table import AddFields, Names, Numbers, WindowTable
+from data.shards.manifest import read_manifest
+from data.shards.tars import ShardReader
+from data.sources.labels.choose import label_in
+from data.sources.labels.tables import read_label_table
+from data.sources.spec import KINDS, parse_spec
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "O1", "O2"]
 

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_shards
 
+from data.batches.local import TrainingRequests, WindowDataset, evenly_spaced, training_loader
+from data.batches.order import TrainingOrder
+from data.batches.streamed import ShardStream
 from data.errors import InputError
-from data.loader import TrainingRequests, WindowDataset, evenly_spaced, training_loader
-from data.manifest import read_manifest
-from data.plan import TrainingOrder
-from data.readers import Readers
-from data.stream import ShardStream
+from data.shards.manifest import read_manifest
+from data.shards.readers import Readers
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +145,10 @@ def a_process_with_workers(manifest, last_lines: str) -> subprocess.CompletedPro
     three `batches`, and ends as `last_lines` say. Returns when nobody holds its pipes any more."""
     code = (
         "import os, signal, sys\n"
-        "from data.loader import TrainingRequests, WindowDataset, training_loader\n"
-        "from data.manifest import read_manifest\n"
-        "from data.plan import TrainingOrder\n"
-        "from trainer.stopping import shielded\n"
+        "from data.batches.local import TrainingRequests, WindowDataset, training_loader\n"
+        "from data.shards.manifest import read_manifest\n"
+        "from data.batches.order import TrainingOrder\n"
+        "from trainer.ranks.stopping import shielded\n"
         "if __name__ == '__main__':\n"
         "    manifest = read_manifest(sys.argv[1])\n"
         "    shards = manifest.of_split('train')\n"
@@ -212,8 +212,8 @@ def test_more_shards_than_open_files(tmp_path):
     folder = tiny_shards(tmp_path / "shards", train=(1,) * 45, held_out=1, samples=20)
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 48))\n"
-        "from data.loader import WindowDataset, evenly_spaced\n"
-        "from data.manifest import read_manifest\n"
+        "from data.batches.local import WindowDataset, evenly_spaced\n"
+        "from data.shards.manifest import read_manifest\n"
         "manifest = read_manifest(sys.argv[1]); data = WindowDataset(manifest, manifest.shards)\n"
         "for _ in range(2):\n"
         "    print(sum(len(p) for r in evenly_spaced(data, 99, 1) for p in data[r]))\n"

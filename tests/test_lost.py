@@ -12,11 +12,11 @@ from commands import TINY, launch, losses, metrics, python, ranks, start_ranks
 from tiny import TINY_TRANSLATION, tiny_pairs, tiny_shards
 
 from data.errors import InputError
-from trainer import lost
-from trainer.checkpoint import survey, tag_of
-from trainer.run_check import run_state
+from trainer.checkpoints import lost
+from trainer.checkpoints.checkpoint import survey, tag_of
+from trainer.checkpoints.weights import load_state
+from trainer.preflight.run_check import run_state
 from trainer.translation.resume import FORMAT
-from trainer.weights import load_state
 
 slow = pytest.mark.slow
 PRETRAIN, FINETUNE, TRANSLATE = (

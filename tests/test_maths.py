@@ -25,7 +25,7 @@ from model.interpolation import (
 )
 from model.losses import objective, pearson
 from model.noise import normal_noise
-from trainer.batches import DrawMasks
+from trainer.masked.draw import DrawMasks
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

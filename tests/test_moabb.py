@@ -9,16 +9,18 @@ import mne
 import numpy as np
 import pytest
 
+from data.electrodes.montages import TEMPLATE
 from data.errors import InputError
 from data.files import _hash
-from data.montages import TEMPLATE
-from data.preprocess import make_windows, source_hashes
-from data.profiles import get_profile
-from data.recordings import Recording
-from data.sources import from_moabb, list_items, moabb_skips, offline, parse_spec
+from data.signals.eeg import make_windows, source_hashes
+from data.signals.profiles import get_profile
+from data.signals.recording import Recording
+from data.signals.spans import spans_of
+from data.sources import from_moabb
+from data.sources.formats import moabb_skips, offline
+from data.sources.formats.moabb_skips import mark_skips
 from data.sources.from_moabb import MoabbItem
-from data.sources.moabb_skips import mark_skips
-from data.spans import spans_of
+from data.sources.spec import list_items, parse_spec
 
 CHANNELS = ["Fz", "C3", "Cz", "C4", "Pz", "O1", "Oz", "O2"]
 SFREQ = 250.0
@@ -242,7 +244,7 @@ def test_a_dataset_that_gives_a_dictionary_is_listed(tmp_path, monkeypatch):
     monkeypatch.setenv("MNE_DATA", str(tmp_path))
     monkeypatch.setenv("MOABB_DOWNLOAD_PROVIDER", "upstream")
     monkeypatch.setenv("MNE_DATASETS_CHEN2017SINGLEFLICKER_PATH", str(tmp_path))
-    from data.sources.moabb_names import find_class
+    from data.subjects.moabb_names import find_class
 
     folder = f"MNE-{find_class('Chen2017SingleFlicker')().code.lower()}-data"
     tree(tmp_path / folder, "x/3_1.mat", "x/sub_3_1.xdf", "x/sub_4_1.xdf")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
-from data.jobs import make_jobs, read_record
-from data.listing import list_all
-from data.packing import process_item
-from data.preprocess import make_windows, prepare
-from data.profiles import get_profile
-from data.recordings import Recording
-from data.sources import list_items, parse_spec
-from data.sources.opening import read_raw
-from data.split import Wish, assign_splits
+from data.packing.items import process_item
+from data.packing.jobs import make_jobs, read_record
+from data.packing.listing import list_all
+from data.signals.eeg import make_windows, prepare
+from data.signals.profiles import get_profile
+from data.signals.recording import Recording
+from data.sources.formats.opening import read_raw
+from data.sources.spec import list_items, parse_spec
+from data.subjects.split import Wish, assign_splits
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 PROFILE = get_profile("default")
@@ -198,7 +198,7 @@ def test_trouble_while_listing_is_one_message(monkeypatch):
     def fails(*_):
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr("data.listing.list_items", fails)
+    monkeypatch.setattr("data.packing.listing.list_items", fails)
     with pytest.raises(InputError, match=r"the machine failed, not the recordings: .*Stale"):
         list_all([parse_spec("simulated")], PROFILE, default=False)
 

@@ -8,7 +8,7 @@ import mne
 import numpy as np
 from commands import ROOT, run
 
-from data.omissions import SHOWN, channel_lines, skipped_lines, window_lines
+from data.shards.omissions import SHOWN, channel_lines, skipped_lines, window_lines
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "EEG Fp1", "Odd", "O1"]
 

@@ -16,20 +16,20 @@ import pytest
 import torch
 import webdataset as wds
 
-from data.assemble import collect, write_shards
 from data.diskspace import Need
 from data.errors import InputError
-from data.jobs import make_jobs, read_record
-from data.manifest import read_manifest
 from data.pack import main
-from data.packing import locked, run_jobs
-from data.profiles import get_profile
-from data.recipe import ORIGINAL, read_recipe
-from data.remarks import without_folders
-from data.shards import ShardReader, verify_shard
+from data.packing.assemble import collect, write_shards
+from data.packing.items import locked, run_jobs
+from data.packing.jobs import make_jobs, read_record
+from data.packing.recipe import ORIGINAL, read_recipe
+from data.shards.manifest import read_manifest
+from data.shards.remarks import without_folders
+from data.shards.tars import ShardReader, verify_shard
+from data.signals.profiles import get_profile
 from data.simulate_vc import main as simulate_vc_main
-from data.sources import list_items, parse_spec
 from data.sources.simulated import planted_bads
+from data.sources.spec import list_items, parse_spec
 
 SOURCE = "simulated,montages=biosemi32+1020-19,subjects=4,minutes=0.5"
 SMALL_SHARDS = ("--shard_mb", "0.5")

@@ -20,22 +20,22 @@ from matplotlib import image
 from scipy.signal import get_window
 from tiny import tiny_shards
 
-import data.recordings
+import data.signals.recording
+from data.batches.local import WindowDataset, evenly_spaced
+from data.batches.pairs import PairedWindows
 from data.errors import InputError
 from data.inspect_shards import main as inspect
-from data.jobs import make_jobs, read_record
-from data.loader import WindowDataset, evenly_spaced
-from data.manifest import read_manifest
+from data.inspection.survey_meg import remarks_meg, survey_meg
 from data.pack import main as pack
-from data.packing import run_jobs
-from data.pairing import make_windows, sensors_of
-from data.pairs import PairedWindows
-from data.profiles import get_profile
-from data.recordings import MegOptions, Recording, Windows
-from data.shards import ShardReader, verify_shard, write_shard
-from data.sources import list_items, parse_spec
-from data.summary import summarise
-from data.survey_meg import remarks_meg, survey_meg
+from data.packing.items import run_jobs
+from data.packing.jobs import make_jobs, read_record
+from data.shards.manifest import read_manifest
+from data.shards.summary import summarise
+from data.shards.tars import ShardReader, verify_shard, write_shard
+from data.signals.eeg_meg import make_windows, sensors_of
+from data.signals.profiles import get_profile
+from data.signals.recording import MegOptions, Recording, Windows
+from data.sources.spec import list_items, parse_spec
 
 EEG2MEG = get_profile("eeg2meg")
 HALF = 2**-11  # half a unit in the last place of float16, relative
@@ -49,7 +49,7 @@ def pairs(tmp_path_factory):
 def loaded(spec: str, profile=EEG2MEG):
     (item,) = list_items(parse_spec(spec), profile)
     (recording,) = pickle.loads(pickle.dumps(item)).load()
-    return recording, data.recordings.make_windows(recording, profile)
+    return recording, data.signals.recording.make_windows(recording, profile)
 
 
 def recording_of(signal, names, types, sfreq_hz=1100.0, **fields) -> Recording:

@@ -13,10 +13,10 @@ import pytest
 from test_pack import content
 
 from data.errors import InputError
-from data.manifest import MANIFEST
 from data.pack import main
-from data.packing import locked
-from data.parts import Part, parse_part, read_notes
+from data.packing.items import locked
+from data.packing.parts import Part, parse_part, read_notes
+from data.shards.manifest import MANIFEST
 
 SOURCE = ("--source", "simulated,montages=1020-19+biosemi32,subjects=3,minutes=0.1")
 SETTINGS = (*SOURCE, "--shard_mb", "0.2", "--workers", "1")

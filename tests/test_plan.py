@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.batches.order import TrainingOrder, batch_sizes, temperature_counts
 from data.errors import InputError
-from data.manifest import ShardEntry
-from data.plan import TrainingOrder, batch_sizes, temperature_counts
+from data.shards.manifest import ShardEntry
 
 
 def shards(counts) -> tuple[ShardEntry, ...]:

@@ -9,15 +9,15 @@ import mne
 import numpy as np
 import pytest
 
-from data.bad_channels import find_bad_channels
-from data.channels import choose_channels
+from data.electrodes.channels import choose_channels
+from data.electrodes.montages import TEMPLATE
 from data.errors import InputError
-from data.filtering import BandPass, measure_mains
-from data.montages import TEMPLATE
-from data.preprocess import make_windows
-from data.profiles import get_profile
-from data.recordings import Event, Recording
-from data.spans import spans_of
+from data.signals.bad_channels import find_bad_channels
+from data.signals.eeg import make_windows
+from data.signals.filtering import BandPass, measure_mains
+from data.signals.profiles import get_profile
+from data.signals.recording import Event, Recording
+from data.signals.spans import spans_of
 
 NAMES = "Fp1 Fp2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T7 T8 P7 P8 Fz Cz Pz".split()  # noqa: SIM905
 DEFAULT = get_profile("default")

@@ -8,9 +8,9 @@ import pytest
 from loading import items_of
 
 from data.errors import InputError
-from data.listing import list_all
-from data.profiles import get_profile
-from data.sources import parse_spec
+from data.packing.listing import list_all
+from data.signals.profiles import get_profile
+from data.sources.spec import parse_spec
 
 
 def touched(folder: Path, *names: str) -> Path:

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from moabb_sets import LEFT_OUT
 from tiny import tiny_shards
 
-from data.benchmarks import benchmark_names
 from data.errors import InputError
-from data.manifest import MANIFEST, read_manifest
 from data.pack import main as pack_main
-from data.people import SAME_NUMBERS, SHARED_UNNUMBERED, People, plain_dataset
-from data.recipe import ORIGINAL, Recipe, read_recipe, withhold
-from data.reserved import Reservation, parse_entry, read_reservation, refuse_reserved
-from data.sources import parse_spec
-from data.split import Wish, assign_splits
+from data.packing.recipe import ORIGINAL, Recipe, read_recipe, withhold
+from data.shards.manifest import MANIFEST, read_manifest
+from data.sources.spec import parse_spec
+from data.subjects.benchmarks import benchmark_names
+from data.subjects.people import SAME_NUMBERS, SHARED_UNNUMBERED, People, plain_dataset
+from data.subjects.reserved import Reservation, parse_entry, read_reservation, refuse_reserved
+from data.subjects.split import Wish, assign_splits
 from model.config import preset
-from trainer.config import RunConfig
-from trainer.setup import make_plan
+from trainer.engine.config import RunConfig
+from trainer.engine.plan import make_plan
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def no_network(monkeypatch):
 
 @pytest.mark.slow
 def test_every_dataset_of_moabb_is_found_by_name_and_code(no_network):
-    from data.sources.moabb_names import class_names, find_class
+    from data.subjects.moabb_names import class_names, find_class
 
     names = class_names()
     assert len(names) > 50
@@ -288,7 +288,7 @@ def test_every_dataset_of_moabb_is_found_by_name_and_code(no_network):
     ],
 )
 def test_old_and_new_names(no_network, name, today):
-    from data.sources.moabb_names import find_class
+    from data.subjects.moabb_names import find_class
 
     assert find_class(name).__name__ == today
     assert plain_dataset(name) == plain_dataset(today) or name in ("AlexandreMotorImagery",)
@@ -296,7 +296,7 @@ def test_old_and_new_names(no_network, name, today):
 
 @pytest.mark.slow
 def test_a_lost_dataset_names_its_replacement(no_network):
-    from data.sources.moabb_names import find_class
+    from data.subjects.moabb_names import find_class
 
     with pytest.raises(InputError, match="no longer has") as caught:
         find_class("DemonsP300")
@@ -308,7 +308,7 @@ def test_a_lost_dataset_names_its_replacement(no_network):
 def test_the_wide_recipe_names_every_dataset_that_no_benchmark_tests_on():
     from importlib.metadata import version
 
-    from data.sources.moabb_names import class_names, find_class
+    from data.subjects.moabb_names import class_names, find_class
 
     if not version("moabb").startswith("1.7."):
         pytest.skip("the recipe lists the datasets of MOABB 1.7")
@@ -330,7 +330,7 @@ def test_the_wide_recipe_names_every_dataset_that_no_benchmark_tests_on():
 def test_people_are_known_for_datasets_that_exist():
     from importlib.metadata import version
 
-    from data.sources.moabb_names import class_names, find_class
+    from data.subjects.moabb_names import class_names, find_class
 
     if not version("moabb").startswith("1.7."):
         pytest.skip("the tables are of MOABB 1.7")

@@ -13,7 +13,7 @@ from files import write_brainvision
 from loading import items_of, loaded
 
 from data.errors import InputError
-from data.sources.recording_files import (
+from data.sources.formats.recording_files import (
     check_own_signal,
     files_of,
     is_part_of_another,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands import python
 
-from trainer.optim import own_steps, restore_settings, settings_of
+from trainer.engine.optim import own_steps, restore_settings, settings_of
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import mne
 import numpy as np
 from commands import ROOT, run
 
-from data.manifest import read_manifest
-from data.remarks import grouped, kept_warnings, remarks_of
+from data.shards.manifest import read_manifest
+from data.shards.remarks import grouped, kept_warnings, remarks_of
 
 
 def test_warnings_are_kept_once_without_folders_and_not_printed(recwarn):

@@ -12,16 +12,23 @@ import yaml
 from moabb_sets import LEFT_OUT
 from tiny import tiny_shards
 
-from data.benchmarks import FOLDER, NAMES, benchmark_names, names_of, read_benchmark, spellings
 from data.errors import InputError
-from data.manifest import MANIFEST, read_manifest
 from data.pack import main as pack_main
-from data.pack_options import parse_arguments, resolve
-from data.people import plain_dataset
-from data.recipe import ORIGINAL, Recipe, read_recipe, withhold
+from data.packing.options import parse_arguments, resolve
+from data.packing.recipe import ORIGINAL, Recipe, read_recipe, withhold
 from data.remaining import people_in, remaining
-from data.reserved import Reservation, find_reservation, refuse_reserved
-from data.split import Wish
+from data.shards.manifest import MANIFEST, read_manifest
+from data.subjects.benchmarks import (
+    FOLDER,
+    NAMES,
+    benchmark_names,
+    names_of,
+    read_benchmark,
+    spellings,
+)
+from data.subjects.people import plain_dataset
+from data.subjects.reserved import Reservation, find_reservation, refuse_reserved
+from data.subjects.split import Wish
 
 LISTS = ["cbramod", "eeg_challenge", "labram", "moabb", "neuralbench", "open_eeg_bench"]
 
@@ -80,7 +87,7 @@ def test_no_name_belongs_to_two_data_sets():
 
 @pytest.mark.slow
 def test_names_that_look_like_moabbs_are_moabbs():
-    from data.sources.moabb_names import class_names
+    from data.subjects.moabb_names import class_names
 
     theirs = {plain_dataset(name): name for name in class_names()}
     for name in ("moabb", "neuralbench"):
@@ -263,7 +270,7 @@ def raw_files(tmp_path):
 def test_what_the_wide_recipe_says_of_what_is_left_is_true():
     from importlib.metadata import version
 
-    from data.sources.moabb_names import class_names
+    from data.subjects.moabb_names import class_names
 
     if not version("moabb").startswith("1.7."):
         pytest.skip("the counts are of MOABB 1.7")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, sem, t
 
-from trainer.scores import (
+from trainer.scoring.scores import (
     band_pass,
     band_scores,
     channel_correlation,

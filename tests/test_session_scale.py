@@ -10,14 +10,14 @@ import pytest
 from commands import ROOT, run
 from loading import loaded
 
-from data.bad_channels import robust_amplitude
 from data.errors import InputError
-from data.manifest import read_manifest
 from data.pack import main as pack
-from data.profiles import Profile, get_profile
-from data.recipe import read_recipe
-from data.session_scale import QUANTILES, by_session, combined_scale, peak
-from data.shards import ShardReader
+from data.packing.recipe import read_recipe
+from data.shards.manifest import read_manifest
+from data.shards.tars import ShardReader
+from data.signals.bad_channels import robust_amplitude
+from data.signals.profiles import Profile, get_profile
+from data.signals.session_scale import QUANTILES, by_session, combined_scale, peak
 from data.simulate_vc import main as simulate_vc
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "O1", "O2"]

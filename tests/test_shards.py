@@ -10,11 +10,11 @@ import pytest
 import webdataset as wds
 from tiny import tiny_shards
 
-from data.assemble import Source, write_shards
 from data.errors import InputError
-from data.manifest import read_manifest
-from data.shards import ShardReader, verify_shard, write_shard
-from data.writing import Group
+from data.packing.assemble import Source, write_shards
+from data.packing.writing import Group
+from data.shards.manifest import read_manifest
+from data.shards.tars import ShardReader, verify_shard, write_shard
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import torch
 from scipy.signal import welch
 
 from data.errors import InputError
-from data.profiles import get_profile
+from data.signals.profiles import get_profile
 from data.simulate_vc import main as simulate_vc_main
-from data.sources import list_items, parse_spec
 from data.sources.simulated import MONTAGES, planted_bads
+from data.sources.spec import list_items, parse_spec
 
 
 def items_of(source: str, profile: str = "default"):

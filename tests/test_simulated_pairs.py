@@ -8,15 +8,15 @@ import mne
 import numpy as np
 import pytest
 
+from data.batches.pairs import PairedWindows
 from data.errors import InputError
-from data.headmodel import sphere
-from data.manifest import read_manifest
 from data.pack import main as pack
-from data.pairing import make_windows
-from data.pairs import PairedWindows
-from data.profiles import get_profile
-from data.simulated_pairs import World, _smoothed, head, oracle_of, population, simulate, states
-from data.sources import list_items, parse_spec
+from data.shards.manifest import read_manifest
+from data.signals.eeg_meg import make_windows
+from data.signals.profiles import get_profile
+from data.simulate.eeg_meg import World, _smoothed, head, oracle_of, population, simulate, states
+from data.simulate.head import sphere
+from data.sources.spec import list_items, parse_spec
 
 EEG2MEG = get_profile("eeg2meg")
 

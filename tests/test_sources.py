@@ -13,10 +13,10 @@ import torch
 from loading import DEFAULT, items_of, loaded
 
 from data.errors import InputError
-from data.profiles import get_profile
-from data.sources import KINDS, help_text, parse_spec
-from data.sources.opening import read_raw
-from data.sources.selection import describe_subjects, select_subjects
+from data.signals.profiles import get_profile
+from data.sources.formats.opening import read_raw
+from data.sources.spec import KINDS, help_text, parse_spec
+from data.subjects.selection import describe_subjects, select_subjects
 
 BRAIN2IMAGE = get_profile("brain2image")
 

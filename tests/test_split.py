@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.split import Wish, assign_splits, held_out_counts, split_subjects
+from data.subjects.split import Wish, assign_splits, held_out_counts, split_subjects
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 from tiny import tiny_shards
 
 import data.diskspace
-from data.copying import VERIFIED, copy_shards
 from data.errors import InputError
-from data.manifest import MANIFEST, read_manifest
-from data.shards import ShardReader, verify_shard
+from data.shards.copying import VERIFIED, copy_shards
+from data.shards.manifest import MANIFEST, read_manifest
+from data.shards.tars import ShardReader, verify_shard
 from data.stage import main
 
 

@@ -13,8 +13,8 @@ from tiny import tiny_shards
 from data.errors import InputError
 from model.autoencoder import MaskedVAE
 from model.config import from_dict
-from trainer import shared_memory
-from trainer.weights import load_model
+from trainer.checkpoints.weights import load_model
+from trainer.ranks import shared_memory
 
 pytestmark = pytest.mark.slow
 PRETRAIN = "trainer/pretrain.py"

@@ -12,16 +12,11 @@ import pytest
 from commands import TINY, python, ranks
 from tiny import tiny_shards
 
-from data.digests import digests_of, find_twins, union, without_digest
 from data.errors import InputError
-from data.manifest import MANIFEST, read_manifest
 from data.pack import main as pack_main
-from model.config import preset
-from trainer.adaptation import adaptation_report
-from trainer.config import RunConfig
-from trainer.evaluate import evaluate
-from trainer.evaluate import main as evaluate_main
-from trainer.known import (
+from data.shards.manifest import MANIFEST, read_manifest
+from data.subjects.digests import digests_of, find_twins, union, without_digest
+from data.subjects.trained_on import (
     benchmarks_seen,
     describe_benchmarks,
     names_only,
@@ -29,9 +24,14 @@ from trainer.known import (
     refuse_renamed,
     union_of_records,
 )
-from trainer.report import markdown
-from trainer.report_figures import write_figures
-from trainer.setup import make_plan
+from model.config import preset
+from trainer.engine.config import RunConfig
+from trainer.engine.plan import make_plan
+from trainer.evaluate import evaluate
+from trainer.evaluate import main as evaluate_main
+from trainer.masked.adaptation import adaptation_report
+from trainer.reports.report import markdown
+from trainer.reports.report_figures import write_figures
 
 
 def sha(text: str) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from data.batches.pairs import PairedMontage, PairedWindow
 from data.errors import InputError
-from data.pairs import PairedMontage, PairedWindow
 from model.brainformer import BrainformerConfig
 from trainer.translation import hf
 from trainer.translation.baselines import correlation_by_fold, without_lags

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.sources.triggers import read_codes
+from data.sources.events.triggers import read_codes
 
 
 def held(*pairs) -> list[int]:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from files import write_brainvision
 
+from data.electrodes.units import odd_units, two_groups, volts_of
 from data.errors import InputError
-from data.preprocess import make_windows
-from data.profiles import get_profile
-from data.recordings import Recording
-from data.remarks import kept_warnings
-from data.sources import list_items, parse_spec
-from data.sources.opening import read_raw
-from data.units import odd_units, two_groups, volts_of
+from data.shards.remarks import kept_warnings
+from data.signals.eeg import make_windows
+from data.signals.profiles import get_profile
+from data.signals.recording import Recording
+from data.sources.formats.opening import read_raw
+from data.sources.spec import list_items, parse_spec
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "F7", "F8"]
 PROFILE = get_profile("default")

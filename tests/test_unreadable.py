@@ -12,13 +12,13 @@ from files import write_brainvision, write_edf
 from scipy.io import savemat
 
 from data.errors import InputError
-from data.listing import list_all
-from data.profiles import get_profile
-from data.sources import parse_spec
-from data.sources.channels_table import read_rows
-from data.sources.events import EventChoice, find_events
-from data.sources.opening import read_raw
-from data.spans import spans_of
+from data.packing.listing import list_all
+from data.signals.profiles import get_profile
+from data.signals.spans import spans_of
+from data.sources.bids.channels_table import read_rows
+from data.sources.events.moments import EventChoice, find_events
+from data.sources.formats.opening import read_raw
+from data.sources.spec import parse_spec
 
 NAMES = ["Fp1", "Fp2", "C3", "C4", "O1", "O2"]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from data.errors import InputError
-from data.profiles import get_profile
-from data.sources import list_items, parse_spec
-from data.sources.vc_files import load_tensors
+from data.signals.profiles import get_profile
+from data.sources.formats.vc_files import load_tensors
+from data.sources.spec import list_items, parse_spec
 
 
 def test_a_file_from_before_torch_1_6_is_read(tmp_path):

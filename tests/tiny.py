@@ -7,10 +7,10 @@ from pathlib import Path
 import mne
 import numpy as np
 
-from data.manifest import Montage, montage_id, write_manifest
 from data.pack import main as pack
-from data.sensors import MegSensors
-from data.shards import write_shard
+from data.shards.manifest import Montage, montage_id, write_manifest
+from data.shards.sensors import MegSensors
+from data.shards.tars import write_shard
 
 FOLDER = {"A": ("biosemi32", 16), "B": ("biosemi16", 12)}
 

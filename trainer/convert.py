@@ -25,14 +25,14 @@ import torch
 
 from data.errors import InputError, run_command
 from data.files import hash_file, write_atomic
+from data.subjects.trained_on import benchmarks_seen, describe_benchmarks
 from model.autoencoder import MaskedVAE
 from model.config import from_dict
-from trainer.checkpoint import read_complete
-from trainer.known import benchmarks_seen, describe_benchmarks
-from trainer.parity import parity_loss
-from trainer.stated_scores import describe_scores, read_scores
-from trainer.tables import headline_lines
-from trainer.weights import describe, load_model, read_file, run_state_dict
+from trainer.checkpoints.checkpoint import read_complete
+from trainer.checkpoints.weights import describe, load_model, read_file, run_state_dict
+from trainer.masked.parity import parity_loss
+from trainer.reports.stated_scores import describe_scores, read_scores
+from trainer.reports.tables import headline_lines
 
 # bf16 has 8 bits: between CPUs and GPUs its sums differ by less than this share of the loss.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}

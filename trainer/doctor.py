@@ -22,12 +22,12 @@ import os
 import socket
 
 from data.errors import InputError, run_command
-from trainer import checkup
-from trainer.agreement import description
-from trainer.checkup import Check
-from trainer.config import RunConfig
-from trainer.hosts import ANSWER, ask_nodes, compare, meet_here, read_hostfile
-from trainer.run_check import run_state
+from trainer.engine.agreement import description
+from trainer.engine.config import RunConfig
+from trainer.preflight import checkup
+from trainer.preflight.checkup import Check
+from trainer.preflight.hosts import ANSWER, ask_nodes, compare, meet_here, read_hostfile
+from trainer.preflight.run_check import run_state
 
 SHARDS = RunConfig.shards
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from trainer.config import add_flags, resolve
-from trainer.runtime import run_ranks
+from trainer.engine.config import add_flags, resolve
+from trainer.ranks.ranks import run_ranks
 from trainer.translation.config import TranslationConfig
 
 

@@ -18,11 +18,11 @@ import json
 
 from data.diskspace import readable
 from data.errors import InputError, run_command
-from data.manifest import Manifest, read_manifest
+from data.shards.manifest import Manifest, read_manifest
 from model.config import PRESETS, ModelConfig
 from model.flops import training_flops
-from trainer.config import RunConfig
-from trainer.setup import check_fit
+from trainer.engine.config import RunConfig
+from trainer.engine.plan import check_fit
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

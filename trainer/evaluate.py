@@ -22,23 +22,23 @@ import torch
 
 from data.errors import InputError, run_command
 from data.files import write_atomic
-from data.manifest import SPLITS, Manifest, read_manifest
-from model.autoencoder import MaskedVAE
-from trainer.baselines import on_device
-from trainer.closed_forms import closed_forms
-from trainer.comparison import ALL, Comparison, compare
-from trainer.held_out import KINDS, HeldOutWindows, kinds_for, known_subjects
-from trainer.known import (
+from data.shards.manifest import SPLITS, Manifest, read_manifest
+from data.subjects.trained_on import (
     names_only,
     people_of,
     recordings_of,
     refuse_renamed,
     renamed_recordings,
 )
-from trainer.report import build_report, markdown, short_table, write_json
-from trainer.report_figures import write_figures
-from trainer.tables import headline_lines, plural
-from trainer.weights import load_model
+from model.autoencoder import MaskedVAE
+from trainer.checkpoints.weights import load_model
+from trainer.reports.report import build_report, markdown, short_table, write_json
+from trainer.reports.report_figures import write_figures
+from trainer.reports.tables import headline_lines, plural
+from trainer.scoring.baselines import on_device
+from trainer.scoring.closed_forms import closed_forms
+from trainer.scoring.compare import ALL, Comparison, compare
+from trainer.scoring.held_out import KINDS, HeldOutWindows, kinds_for, known_subjects
 
 WINDOWS_PER_SUBJECT = 32
 
@@ -61,7 +61,7 @@ def evaluate(
     """(the report, the comparison it was made from).
 
     kinds, mask_ratio: None takes the model's own. trained_on: as a run records it
-    (trainer/known.py); people and recordings that are in it are named in the report. weights: the
+    (data/subjects/trained_on.py); people and recordings that are in it are named in the report. weights: the
     run folder or file beside which the fitted Gaussian is kept (None: nowhere). InputError:
     rates differ, the split is empty, a kind of mask that the model cannot take.
     """

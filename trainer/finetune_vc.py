@@ -20,18 +20,18 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import os
 from dataclasses import replace
 
+from data.batches.order import batch_sizes
 from data.errors import InputError
-from data.manifest import Manifest, read_manifest
-from data.plan import batch_sizes
+from data.shards.manifest import Manifest, read_manifest
 from model.config import ModelConfig, from_dict
-from trainer.adaptation import adaptation_report
-from trainer.config import RunConfig, add_flags, resolve
-from trainer.deepspeed_json import read_deepspeed_config
-from trainer.loop import train
-from trainer.runtime import run_ranks
-from trainer.setup import with_recorded_batch
-from trainer.start import Start, prepare
-from trainer.weights import load_model, read_description
+from trainer.checkpoints.weights import load_model, read_description
+from trainer.engine.config import RunConfig, add_flags, resolve
+from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.engine.loop import train
+from trainer.engine.plan import with_recorded_batch
+from trainer.engine.start import Start, prepare
+from trainer.masked.adaptation import adaptation_report
+from trainer.ranks.ranks import run_ranks
 
 DEFAULTS = {
     "shards": "shards/vc",

@@ -27,11 +27,11 @@ from data.diskspace import readable
 from data.errors import InputError, run_command
 from model.config import ModelConfig
 from model.positions import grid_positions
-from trainer.config import add_flags, resolve
-from trainer.optim import make_optimizer
-from trainer.runtime import Ranks, start_ranks
-from trainer.setup import Plan, make_plan
-from trainer.start import initial_model
+from trainer.engine.config import add_flags, resolve
+from trainer.engine.optim import make_optimizer
+from trainer.engine.plan import Plan, make_plan
+from trainer.engine.start import initial_model
+from trainer.ranks.ranks import Ranks, start_ranks
 
 MOST = 1 << 16
 HEADROOM = 0.97

@@ -16,10 +16,10 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from trainer.config import RunConfig, add_flags, resolve
-from trainer.loop import train
-from trainer.runtime import run_ranks
-from trainer.start import prepare
+from trainer.engine.config import RunConfig, add_flags, resolve
+from trainer.engine.loop import train
+from trainer.engine.start import prepare
+from trainer.ranks.ranks import run_ranks
 
 
 def parse(argv: list[str] | None = None) -> RunConfig:

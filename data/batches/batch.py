@@ -38,7 +38,7 @@ class Batch:
     hide: Tensor | None = None
     """int64 `[B, M]`, the hidden tokens."""
     recording: Tensor | None = None
-    """int64 `[B]`, index into `Names.recordings` (data/window_table.py)."""
+    """int64 `[B]`, index into `Names.recordings` (data/batches/window_table.py)."""
     person: Tensor | None = None
     """int64 `[B]`, index into `Names.people`."""
     label: Tensor | None = None

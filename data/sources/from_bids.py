@@ -21,29 +21,29 @@ import mne
 import mne_bids
 
 from data.errors import InputError
-from data.profiles import Profile
-from data.recordings import Event, MegOptions, Recording, safe_name
-from data.sources import Spec
-from data.sources.bids_files import entities, recordings_of, run_of
-from data.sources.channels_table import (
+from data.signals.profiles import Profile
+from data.signals.recording import Event, MegOptions, Recording, safe_name
+from data.sources.bids.channels_table import (
     apply_types_and_bads,
     read_rows,
     rows_of_channels,
     same_spelling,
 )
-from data.sources.event_times import BREAKS, annotations_outside
-from data.sources.events import EventChoice, find_events
-from data.sources.events_table import events_on_signal, rows_outside
-from data.sources.file_units import same_units
-from data.sources.moabb_names import quiet
-from data.sources.opening import read_raw_and_factors
-from data.sources.recording_files import (
+from data.sources.bids.files import entities, recordings_of, run_of
+from data.sources.events.moments import EventChoice, find_events
+from data.sources.events.table import events_on_signal, rows_outside
+from data.sources.events.times import BREAKS, annotations_outside
+from data.sources.formats.file_units import same_units
+from data.sources.formats.opening import read_raw_and_factors
+from data.sources.formats.recording_files import (
     check_own_signal,
     files_of,
     montage_files,
     with_opened,
 )
-from data.sources.selection import file_signature, select_subjects
+from data.sources.spec import Spec
+from data.subjects.moabb_names import quiet
+from data.subjects.selection import file_signature, select_subjects
 
 SIDECARS = ("channels", "events", "electrodes", "coordsystem", "eeg", "meg")
 

@@ -25,12 +25,10 @@ from mne import find_events
 
 from data.diskspace import disk_full, is_full, is_machine_trouble
 from data.errors import InputError
-from data.profiles import Profile
-from data.recordings import Event, Recording, safe_name
-from data.sources import Spec
-from data.sources.moabb_names import find_class, quiet
-from data.sources.moabb_skips import mark_skips
-from data.sources.offline import (
+from data.signals.profiles import Profile
+from data.signals.recording import Event, Recording, safe_name
+from data.sources.formats.moabb_skips import mark_skips
+from data.sources.formats.offline import (
     NotOnDisk,
     data_root,
     files_on_disk,
@@ -38,8 +36,10 @@ from data.sources.offline import (
     offline,
     subject_files,
 )
-from data.sources.recording_files import montage_files
-from data.sources.selection import describe_subjects, file_signature, select_subjects
+from data.sources.formats.recording_files import montage_files
+from data.sources.spec import Spec
+from data.subjects.moabb_names import find_class, quiet
+from data.subjects.selection import describe_subjects, file_signature, select_subjects
 
 
 @dataclass(frozen=True)

@@ -24,22 +24,22 @@ import mne
 
 from data.errors import InputError
 from data.files import require_text_names
-from data.profiles import Profile
-from data.recordings import Event, MegOptions, Recording, safe_name
-from data.sources import Spec
-from data.sources.channels_table import channels_table_of
-from data.sources.event_times import annotations_outside
-from data.sources.events import EventChoice, find_events
-from data.sources.opening import read_raw
-from data.sources.raw_subjects import entity, name_subjects
-from data.sources.recording_files import (
+from data.signals.profiles import Profile
+from data.signals.recording import Event, MegOptions, Recording, safe_name
+from data.sources.bids.channels_table import channels_table_of
+from data.sources.events.moments import EventChoice, find_events
+from data.sources.events.times import annotations_outside
+from data.sources.formats.opening import read_raw
+from data.sources.formats.recording_files import (
     check_own_signal,
     files_of,
     is_part_of_another,
     montage_files,
     with_opened,
 )
-from data.sources.selection import file_signature
+from data.sources.raw_subjects import entity, name_subjects
+from data.sources.spec import Spec
+from data.subjects.selection import file_signature
 
 
 @dataclass(frozen=True)

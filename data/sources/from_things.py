@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import InputError
-from data.profiles import Profile
-from data.recordings import Event, Recording
-from data.sources import Spec
-from data.sources.events import EventChoice, find_events
-from data.sources.opening import read_raw
-from data.sources.recording_files import check_own_signal, files_of
-from data.sources.selection import file_signature, select_subjects
+from data.signals.profiles import Profile
+from data.signals.recording import Event, Recording
+from data.sources.events.moments import EventChoice, find_events
+from data.sources.formats.opening import read_raw
+from data.sources.formats.recording_files import check_own_signal, files_of
+from data.sources.spec import Spec
+from data.subjects.selection import file_signature, select_subjects
 
 DATASET = "THINGS-EEG"
 IMAGE_ON = "Event/E 1"

@@ -26,11 +26,11 @@ import mne
 import numpy as np
 
 from data.errors import InputError
-from data.profiles import Profile
-from data.recordings import Event, Recording
-from data.sources import Spec
-from data.sources.numpy_files import read_dictionary
-from data.sources.selection import file_signature, select_subjects
+from data.signals.profiles import Profile
+from data.signals.recording import Event, Recording
+from data.sources.formats.numpy_files import read_dictionary
+from data.sources.spec import Spec
+from data.subjects.selection import file_signature, select_subjects
 
 DATASET = "THINGS-EEG2"
 TARGET = 99_999

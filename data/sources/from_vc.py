@@ -25,14 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
+from data.electrodes.montages import TEMPLATE, positions_of, template_positions
 from data.errors import InputError
-from data.montages import TEMPLATE, positions_of, template_positions
-from data.profiles import Profile
-from data.recordings import Recording, safe_name
-from data.sources import Spec
-from data.sources.recording_files import montage_files
-from data.sources.selection import canonical_subject, file_signature
-from data.sources.vc_files import ACTICAP_128, read_vc, split_of_indices, standardise
+from data.signals.profiles import Profile
+from data.signals.recording import Recording, safe_name
+from data.sources.formats.recording_files import montage_files
+from data.sources.formats.vc_files import ACTICAP_128, read_vc, split_of_indices, standardise
+from data.sources.spec import Spec
+from data.subjects.selection import canonical_subject, file_signature
 
 DATASET = "VC"
 SFREQ_HZ = 1000.0

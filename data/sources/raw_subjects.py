@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import InputError
-from data.sources import Spec
+from data.sources.spec import Spec
 
 ONE, EACH = "one", "file"
 CODE = re.compile(

@@ -1,4 +1,4 @@
-"""`simulated`: people recorded with real caps, from the physical model in `data.simulation`.
+"""`simulated`: people recorded with real caps, from the physical model in `data.simulate.eeg`.
 
     simulated                              every montage of DEFAULT_MONTAGES
     simulated:biosemi32,subjects=20,minutes=2,seed=3
@@ -20,16 +20,16 @@ import mne
 import numpy as np
 
 from data.errors import InputError, did_you_mean
-from data.headmodel import montage_directions
-from data.profiles import Profile
-from data.recordings import Recording
-from data.simulation import (
+from data.signals.profiles import Profile
+from data.signals.recording import Recording
+from data.simulate.eeg import (
     leadfield_uv,
     person,
     population,
     record_uv,
     source_activity,
 )
+from data.simulate.head import montage_directions
 
 VERSION = 1  # raise it when the same options give another signal
 MONTAGES: dict[str, tuple[str, str | None]] = {

@@ -1,9 +1,9 @@
-"""`simulated-pairs`: EEG and MEG recorded together, from the model in `data.simulated_pairs`.
+"""`simulated-pairs`: EEG and MEG recorded together, from the model in `data.simulate.eeg_meg`.
 
     simulated-pairs                                        4 people, 3 runs of a minute each
     simulated-pairs:nonlinear,subjects=8,minutes=4,eeg=32+60+70
 
-The best possible prediction of each recording is known: `data.simulated_pairs.oracle_of`.
+The best possible prediction of each recording is known: `data.simulate.eeg_meg.oracle_of`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data.errors import InputError, did_you_mean
-from data.profiles import Profile
-from data.recordings import MegOptions, Recording
-from data.simulated_pairs import STATISTICS, World, note, simulate
+from data.signals.profiles import Profile
+from data.signals.recording import MegOptions, Recording
+from data.simulate.eeg_meg import STATISTICS, World, note, simulate
 
 VERSION = 1  # raise it when the same options give another signal
 DEFAULTS = {

@@ -13,17 +13,17 @@ import transformers
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from data.digests import find_twins
+from data.batches.pairs import require_pairs
 from data.errors import InputError
 from data.files import write_atomic
-from data.manifest import Manifest, read_manifest
-from data.pairs import require_pairs
+from data.shards.manifest import Manifest, read_manifest
+from data.subjects.digests import find_twins
+from data.subjects.trained_on import describe_twins, known_among, people_of, subjects_of
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
-from trainer import lost
-from trainer.known import describe_twins, known_among, people_of, subjects_of
-from trainer.provenance import versions
-from trainer.scores import usable_bands
-from trainer.tables import headline_lines
+from trainer.checkpoints import lost
+from trainer.checkpoints.provenance import versions
+from trainer.reports.tables import headline_lines
+from trainer.scoring.scores import usable_bands
 from trainer.translation import baselines as base
 from trainer.translation.common import find_common
 from trainer.translation.evaluation import Found, evaluate, model_methods

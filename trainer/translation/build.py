@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from data.errors import InputError
+from data.subjects.trained_on import subjects_of
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
-from trainer.known import subjects_of
-from trainer.runtime import Ranks, together
+from trainer.checkpoints.weights import load_state
+from trainer.ranks.ranks import Ranks, together
 from trainer.translation.config import TranslationConfig
 from trainer.translation.start import (
     Data,
@@ -20,7 +21,6 @@ from trainer.translation.start import (
     montages_of,
     start_from_ridge,
 )
-from trainer.weights import load_state
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from trainer import lost
-from trainer.metrics import Log
-from trainer.runtime import Ranks, together
-from trainer.stopping import StopRequests
+from trainer.checkpoints import lost
+from trainer.engine.log import Log
+from trainer.ranks.ranks import Ranks, together
+from trainer.ranks.stopping import StopRequests
 from trainer.translation.config import TranslationConfig
 from trainer.translation.keeping import (
     best_of,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from trainer.tables import headline_lines, interval
+from trainer.reports.tables import headline_lines, interval
 
 LIBRARY = "transformers"
 ROWS = ("oracle", "oracle linear", "model", "ridge", "ridge lags", "reduced rank", "minimum norm",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.batches.pairs import PairedMontage
 from data.errors import InputError
-from data.pairs import PairedMontage
 from trainer.translation.pieces import Piece
 
 EEG_SCALE = "eeg"

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from data.errors import InputError
 from model.brainformer import BrainformerConfig
-from trainer.config import model_changes, option
+from trainer.engine.config import model_changes, option
 
 OWN_MODEL_FIELDS = ("d_model", "n_heads", "n_layers", "skip_lags", "n_eeg", "n_meg", "skip_rank")
 

@@ -11,7 +11,7 @@ import torch
 
 from data.errors import InputError
 from model.brainformer import BrainformerForEEG2MEG
-from trainer.scores import band_pass
+from trainer.scoring.scores import band_pass
 from trainer.translation.baselines import Method
 from trainer.translation.pieces import Collate, Piece, Pieces
 from trainer.translation.scores import RecordingScores, SensorSums

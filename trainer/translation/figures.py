@@ -14,7 +14,7 @@ import mne
 import numpy as np
 from matplotlib.figure import Figure
 
-from data.pairs import PairedMontage
+from data.batches.pairs import PairedMontage
 
 TRUTH, PREDICTED, ERROR = "#222222", "#1f5fbf", "#d1352b"
 UNITS = {"mag": ("fT", 1e15), "grad": ("fT/cm", 1e13)}

@@ -17,8 +17,8 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from data.loader import start_worker, worker_context
-from trainer.runtime import Ranks
+from data.batches.local import start_worker, worker_context
+from trainer.ranks.ranks import Ranks
 from trainer.translation.config import TranslationConfig, batch_sizes
 from trainer.translation.pieces import BatchPlan, Collate, Pieces
 from trainer.translation.validate import validate

@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from data.batches.pairs import PairedMontage, PairedWindow, PairedWindows
 from data.errors import InputError
-from data.pairs import PairedMontage, PairedWindow, PairedWindows
 from model.brainformer import BrainformerProcessor
 from trainer.translation.splits import Part
 

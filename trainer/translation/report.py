@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.report_figures import TRAINED_MARK, save_figure
-from trainer.tables import headline_lines, interval, plural, table
+from trainer.reports.report_figures import TRAINED_MARK, save_figure
+from trainer.reports.tables import headline_lines, interval, plural, table
 
 TITLES = {"mag": "Magnetometers", "grad": "Gradiometers"}
 READING = (

@@ -7,8 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from data.errors import InputError
-from trainer import lost
-from trainer.changes import (
+from trainer.checkpoints import lost
+from trainer.checkpoints.provenance import write_run_files
+from trainer.engine.resume import (
     FIXED_DEEPSPEED,
     IN_DEEPSPEED,
     Refusal,
@@ -17,8 +18,7 @@ from trainer.changes import (
     other_in_json,
     refusal,
 )
-from trainer.provenance import write_run_files
-from trainer.runtime import Ranks, broadcast_object, together
+from trainer.ranks.ranks import Ranks, broadcast_object, together
 from trainer.translation.config import TranslationConfig
 from trainer.translation.keeping import (
     best_of,

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 import transformers
 
-from data.digests import digests_of
+from data.batches.pairs import PairedMontage
 from data.errors import InputError
-from data.pairs import PairedMontage
-from trainer import lock
-from trainer.agreement import check_agreement
-from trainer.deepspeed_json import read_deepspeed_config
-from trainer.provenance import ROOT
-from trainer.runtime import Ranks, broadcast_object, check_hostfile, start_ranks, together
-from trainer.stopping import ORPHANED
+from data.subjects.digests import digests_of
+from trainer.checkpoints import lock
+from trainer.checkpoints.provenance import ROOT
+from trainer.engine.agreement import check_agreement
+from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.ranks.ranks import Ranks, broadcast_object, check_hostfile, start_ranks, together
+from trainer.ranks.stopping import ORPHANED
 from trainer.translation.build import Fitted, build_model, fit
 from trainer.translation.callbacks import Keeper, Reporter
 from trainer.translation.config import TranslationConfig

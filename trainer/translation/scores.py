@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trainer.scores import FEWEST_SUBJECTS, mean_with_interval, verdict
+from trainer.scoring.scores import FEWEST_SUBJECTS, mean_with_interval, verdict
 
 PER_SENSOR = ("r", "r2", "error")
 BASELINES = ("ridge", "ridge lags", "reduced rank", "minimum norm", "mean")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.batches.pairs import PairedMontage, PairedWindows, require_pairs
 from data.errors import InputError, did_you_mean
-from data.manifest import Manifest, read_manifest
-from data.pairs import PairedMontage, PairedWindows, require_pairs
+from data.shards.manifest import Manifest, read_manifest
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
 from model.brainformer.processing_brainformer import meg_number
 from trainer.translation.common import Common, find_common, scaled_samples, sensor_stack

@@ -1,0 +1,214 @@
+"""Shards -> batches, read by offset from local files.
+
+Reading by offset copies each window once, out of the page cache; `benchmarks/loader.py` measures it
+against `wds.WebDataset` over the same shards. The order comes from data/batches/order.py, so worker
+processes and prefetching change nothing but speed: the main process hands out requests in order,
+and results come back in order. A micro-batch is a list of `Batch`es, nearly always one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.batches.batch import Batch, Prepare, Request, finite
+from data.batches.order import TrainingOrder, locate
+from data.shards.manifest import Manifest, ShardEntry
+from data.shards.readers import Readers
+from data.workers import leave_with_parent
+
+
+class WindowDataset(Dataset):
+    """Turns a `Request` into batches. Readers open on first use, in whichever process asks.
+
+    One `Batch` for each montage and length in the request, in a fixed order: eeg, positions_m,
+    order_index, window, dataset, finite, and what `prepare` adds.
+    """
+
+    def __init__(
+        self, manifest: Manifest, shards: Sequence[ShardEntry], prepare: Prepare | None = None
+    ):
+        self.manifest, self.shards, self.prepare = manifest, tuple(shards), prepare
+        self.starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
+        self.dataset_names = sorted({shard.dataset for shard in self.shards})
+        self._dataset_of = _numbered(shard.dataset for shard in self.shards)
+        self._shape_of = _numbered((shard.montage, shard.window_samples) for shard in self.shards)
+        self.readers = Readers(manifest, self.shards)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def meta(self, window: int) -> dict:
+        """The JSON of a window."""
+        shard, index = locate(self.starts, np.array([window]))
+        return self.readers[int(shard[0])].meta(int(index[0]))
+
+    def name(self, window: int) -> tuple[ShardEntry, str]:
+        """The shard and the key of a window."""
+        shard, index = (int(x[0]) for x in locate(self.starts, np.array([window])))
+        return self.shards[shard], self.readers[shard].key(index)
+
+    def __getitem__(self, request: Request) -> list[Batch]:
+        owners, indices = locate(self.starts, request.window)
+        shapes = self._shape_of[owners]
+        # In the order in which they first appear: nearly always there is one.
+        _, firsts = np.unique(shapes, return_index=True)
+        groups = (np.flatnonzero(shapes == shapes[first]) for first in np.sort(firsts))
+        return [self._batch(request, rows, owners, indices) for rows in groups]
+
+    def _batch(self, request, rows, owners, indices) -> Batch:
+        first = self.shards[owners[rows[0]]]
+        eeg = np.empty((len(rows), first.channels, first.window_samples), dtype=np.float16)
+        mine = owners[rows]
+        signals = {}
+        for owner in set(mine.tolist()):
+            reader = self.readers[owner]
+            reader.check_unchanged()
+            signals[owner] = reader.signals
+        places = zip(mine.tolist(), indices[rows].tolist(), strict=True)
+        for out, (owner, index) in enumerate(places):
+            eeg[out] = signals[owner][index]
+        batch = Batch(
+            eeg=torch.from_numpy(eeg),
+            positions_m=torch.from_numpy(self.manifest.montages[first.montage].positions_m),
+            order_index=torch.from_numpy(request.order_index[rows].astype(np.int64)),
+            window=torch.from_numpy(request.window[rows].astype(np.int64)),
+            dataset=torch.from_numpy(self._dataset_of[mine]),
+            finite=torch.from_numpy(finite(eeg)),
+        )
+        return self.prepare(batch) if self.prepare else batch
+
+
+def _numbered(values: Iterable) -> np.ndarray:
+    """int64 `[n]`: the place of each value among the sorted different ones."""
+    values = list(values)
+    places = {value: number for number, value in enumerate(sorted(set(values)))}
+    return np.array([places[value] for value in values], dtype=np.int64)
+
+
+class TrainingRequests(Sampler):
+    """The requests of one rank from `consumed` on, for `steps` steps of `accumulation` each."""
+
+    def __init__(
+        self,
+        order: TrainingOrder,
+        *,
+        rank: int,
+        world: int,
+        micro: int,
+        accumulation: int,
+        consumed: int,
+        steps: int,
+    ):
+        if micro * accumulation * world != order.global_batch or consumed % order.global_batch:
+            raise ValueError(
+                f"{micro} x {accumulation} x {world} ranks, consumed {consumed}: "
+                f"not batches of {order.global_batch}"
+            )
+        self.order, self.rank, self.world = order, rank, world
+        self.micro, self.accumulation = micro, accumulation
+        self.consumed, self.steps = consumed, steps
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulation
+
+    def __iter__(self) -> Iterator[Request]:
+        for step in range(self.steps):
+            consumed = self.consumed + step * self.order.global_batch
+            for index in range(self.accumulation):
+                yield Request(
+                    *self.order.micro_batch(consumed, self.rank, self.world, self.micro, index)
+                )
+
+
+def training_loader(
+    dataset: WindowDataset, requests: TrainingRequests, workers: int, pin_memory: bool
+) -> Iterator[list[Batch]]:
+    """Batches in the requests' order, whatever the number of workers (0: in this process)."""
+    if not workers and not pin_memory:
+        # DataLoader's own bookkeeping takes 7 % of the time of a batch.
+        return (dataset[request] for request in requests)
+    return iter(_data_loader(dataset, requests, workers, pin_memory))
+
+
+def _data_loader(dataset, requests, workers: int, pin_memory: bool) -> DataLoader:
+    return DataLoader(
+        dataset,
+        sampler=requests,
+        batch_size=None,
+        collate_fn=_as_they_are,
+        num_workers=workers,
+        multiprocessing_context=worker_context(workers),
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=start_worker if workers else None,
+    )
+
+
+def _as_they_are(batches: list[Batch]) -> list[Batch]:
+    """Tensors they are already: torch would look at each again."""
+    return batches
+
+
+def worker_context(workers: int):
+    """How a DataLoader is to start its workers: from a fork server, which takes three seconds.
+
+    A plain fork copies the locks that other threads hold at that moment. With gloo's threads one
+    start in some hundreds hung for good (python/cpython#84559).
+    """
+    if not workers:
+        return None
+    _kill_at_exit()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
+    return context
+
+
+@functools.cache
+def _kill_at_exit() -> None:
+    """Kill workers that outlive the main process's last line, where Python would wait for them.
+
+    They are ended with their iterator; one that is still referred to then is never asked to, and
+    workers shielded from a scheduler's signals cannot be terminated. Runs after torch's own attempt
+    and before Python's wait, since exit functions run last in, first out.
+    """
+    atexit.register(_kill_children)
+
+
+def _kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def start_worker(worker: int) -> None:
+    """What a worker of `worker_context` does first."""
+    # torch's own watch looks at the parent process, which is the fork server here.
+    leave_with_parent()
+    # Copying and mask drawing gain nothing from more; 8 ranks x workers x cores threads do harm.
+    torch.set_num_threads(1)
+
+
+def evenly_spaced(dataset: WindowDataset, count: int, batch: int) -> list[Request]:
+    """Requests for `count` windows spread evenly over the split, dense and in manifest order.
+
+    Their order_index is their number in the split, so that whatever it keys (masks) is fixed.
+    """
+    total = len(dataset)
+    numbers = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+    owners, _ = locate(dataset.starts, numbers)
+    shapes: dict[tuple[str, int], list[int]] = {}
+    for number, owner in zip(numbers.tolist(), owners.tolist(), strict=True):
+        shard = dataset.shards[owner]
+        shapes.setdefault((shard.montage, shard.window_samples), []).append(number)
+    requests = []
+    for same in shapes.values():
+        for start in range(0, len(same), batch):
+            chosen = np.array(same[start : start + batch])
+            requests.append(Request(chosen, chosen))
+    return requests

@@ -1,0 +1,1 @@
+"""Electrodes: their names, units and places on the head."""

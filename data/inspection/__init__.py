@@ -1,0 +1,1 @@
+"""A look at a shard folder: numbers and pictures."""

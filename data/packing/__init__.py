@@ -1,0 +1,1 @@
+"""Work items become a shard folder, continued where an earlier pack stopped."""

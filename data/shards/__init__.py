@@ -1,0 +1,1 @@
+"""The shard format: montages, the manifest, tars, verified copies."""

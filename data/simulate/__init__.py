@@ -1,0 +1,1 @@
+"""EEG and MEG from a physical model, with the best possible prediction."""

@@ -1,0 +1,1 @@
+"""What a BIDS dataset says beside its recordings."""

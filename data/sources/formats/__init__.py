@@ -1,0 +1,1 @@
+"""What files hold: opened, checked whole, with their breaks marked."""

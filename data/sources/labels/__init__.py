@@ -1,0 +1,1 @@
+"""Labels of whole recordings, from names or tables."""

@@ -1,0 +1,1 @@
+"""Who is who: people, reserved subjects, and who trains, validates and tests."""

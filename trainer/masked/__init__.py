@@ -1,0 +1,1 @@
+"""The masked objective: masks, validation, adaptation."""

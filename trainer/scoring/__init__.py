@@ -1,0 +1,1 @@
+"""What a reconstruction is worth, whoever made it."""
