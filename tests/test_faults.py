@@ -15,6 +15,7 @@ import pytest
 from commands import ROOT, TINY, launch, losses, metrics, python, ranks, start_ranks
 from tiny import tiny_shards
 
+from data.batches.batch import finite
 from data.batches.local import WindowDataset
 from data.batches.order import TrainingOrder
 from data.errors import InputError
@@ -24,7 +25,6 @@ from trainer.checkpoints import lock
 from trainer.checkpoints.checkpoint import COMPLETE, superseded
 from trainer.checkpoints.save import _drop_superseded, disk_use, require_space
 from trainer.engine.config import RunConfig
-from trainer.engine.feed import finite
 from trainer.engine.skips import FEWEST, is_spike
 from trainer.ranks.watch import behind
 
