@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import one_core
+from data.batches.batch import Batch, finite
 from data.files import hash_file, readable
 from data.shards.manifest import Manifest, Montage, montage_id
 from data.shards.tars import ShardReader, write_shard
@@ -35,7 +36,6 @@ from trainer.checkpoints.checkpoint import checkpoint_folder, damaged, tag_of
 from trainer.checkpoints.save import save
 from trainer.engine.config import RunConfig
 from trainer.engine.deepspeed_json import read_deepspeed_config
-from trainer.engine.feed import finite
 from trainer.engine.optim import make_optimizer
 from trainer.masked.draw import DrawMasks
 from trainer.ranks.ranks import start_ranks
@@ -86,12 +86,7 @@ def main() -> None:
     model_config = preset(arguments.preset)
     samples = arguments.patches * model_config.patch_samples
     eeg = torch.randn(arguments.batch, arguments.channels, samples)
-    part = {
-        "eeg": eeg,
-        "positions_m": grid_positions(arguments.channels),
-        "position": torch.arange(arguments.batch),
-    }
-    batch = [DrawMasks(model_config, 0)(part)]
+    batch = [DrawMasks(model_config, 0)(Batch.of(eeg, grid_positions(arguments.channels)))]
     model = MaskedVAE(model_config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     config = RunConfig(preset=arguments.preset, keep_last=1)

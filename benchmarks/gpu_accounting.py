@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_cases import Case, Setting, usual_case
 from benchmarks.gpu_report import Report
+from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS
 from model.flops import forward_flops, training_flops
@@ -41,15 +42,14 @@ def torch_flops(case: Case) -> tuple[float, float]:
     hidden = case.model.hidden_count(tokens)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = MaskedVAE(case.model)
-        part = {
-            "eeg": torch.zeros(batch, channels, case.samples),
-            "positions_m": torch.zeros(channels, 3),
-            "position": torch.zeros(batch, dtype=torch.int64),
-            "keep": torch.zeros(batch, tokens - hidden, dtype=torch.int64),
-            "hide": torch.zeros(batch, hidden, dtype=torch.int64),
-        }
+        windows = Batch.of(
+            torch.zeros(batch, channels, case.samples),
+            torch.zeros(channels, 3),
+            keep=torch.zeros(batch, tokens - hidden, dtype=torch.int64),
+            hide=torch.zeros(batch, hidden, dtype=torch.int64),
+        )
         with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-            loss = model([part], 1e-3, 0).total
+            loss = model([windows], 1e-3, 0).total
             forward = counter.get_total_flops()
             loss.backward()
     return forward / batch, counter.get_total_flops() / batch

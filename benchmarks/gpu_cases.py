@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu_data import make_shards
-from data.batches.local import Request
+from data.batches.batch import Request
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, ModelConfig, preset
 from model.tokens import TOKENS
@@ -29,7 +29,6 @@ from trainer.engine.optim import kl_weight, lr_factor, make_optimizer, set_lr
 from trainer.engine.plan import Plan, make_plan
 from trainer.engine.speed import check_gradients_together
 from trainer.engine.start import initial_model
-from trainer.masked.draw import to_device
 from trainer.ranks.ranks import Ranks
 from trainer.ranks.stopping import StopRequests
 
@@ -144,14 +143,13 @@ class EngineRun:
         config, windows = self.plan.config, 0
         set_lr(self.optimizer, config.peak_lr * lr_factor(self.applied, config))
         beta = kl_weight(self.applied, self.plan.model.beta, config)
-        for parts in self.feed.micro_batches():
-            parts = to_device(parts, self.ranks.device)
-            losses = self.engine(parts, torch.tensor(beta), config.seed)
+        for batches in self.feed.micro_batches():
+            losses = self.engine(batches, torch.tensor(beta), config.seed)
             self.engine.backward(losses.total)
             self.engine.step()
-            self.meter.add(losses, torch.cat([part["dataset"] for part in parts]))
+            self.meter.add(losses, torch.cat([batch.dataset for batch in batches]))
             self.loss = losses.total.detach()
-            windows += sum(len(part["eeg"]) for part in parts)
+            windows += sum(map(len, batches))
         self.applied += bool(self.engine.was_step_applied())
         self.feed.fetch()
         self.stopping.agree(self.feed.trouble)

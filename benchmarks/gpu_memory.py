@@ -15,7 +15,6 @@ from benchmarks.gpu_cases import EngineRun, Setting, plan_of, timed, usual_case
 from benchmarks.gpu_report import Report
 from benchmarks.gpu_step import rates
 from trainer.largest import largest_micro_batch
-from trainer.masked.draw import to_device
 
 BATCHES = {"large": 64, "brain2image": 2048, "base": 128}
 LARGEST = "large"  # a search takes 20 to 30 s: one preset has time
@@ -32,9 +31,9 @@ def kept_bytes(run: EngineRun) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return x
 
-    parts = to_device(next(run.feed.micro_batches()), run.ranks.device)
+    batches = next(run.feed.micro_batches())
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        run.engine.module(parts, 0.0, 0)
+        run.engine.module(batches, 0.0, 0)
     return sum(kept.values())
 
 

@@ -15,11 +15,10 @@ from torch.nn.attention import SDPBackend
 from benchmarks.gpu_attention import KERNELS, only
 from benchmarks.gpu_cases import EngineRun, Setting, in_fp32, plan_of, usual_case
 from benchmarks.gpu_report import Report
-from data.batches.local import Request
+from data.batches.batch import Request
 from trainer.engine.feed import training_dataset
 from trainer.engine.plan import Plan
 from trainer.engine.start import initial_model
-from trainer.masked.draw import to_device
 
 POINTS = 12  # rows of the table of curves
 
@@ -77,15 +76,16 @@ def gradients(setting: Setting, report: Report) -> None:
     case = replace(usual_case("base", setting.small), micro=4)
     plan = plan_of(setting, case)
     numbers = np.arange(case.micro)
-    parts = to_device(training_dataset(plan)[Request(numbers, numbers)], setting.device)
+    found = training_dataset(plan)[Request(numbers, numbers)]
+    batches = [batch.to(setting.device) for batch in found]
 
     def gradient(dtype: torch.dtype, backend: SDPBackend | None) -> torch.Tensor:
         model = initial_model(plan).to(setting.device, dtype)
         if backend is None:
-            model(parts, 1e-3, 0).total.backward()
+            model(batches, 1e-3, 0).total.backward()
         else:
             with only(backend):
-                model(parts, 1e-3, 0).total.backward()
+                model(batches, 1e-3, 0).total.backward()
         return torch.cat([p.grad.float().flatten() for p in model.parameters()])
 
     wanted = gradient(torch.float32, SDPBackend.MATH)

@@ -2,10 +2,10 @@
 
 Four ways to feed the same windows of 8 to 128 channels to `base`: a montage at a time with a fixed
 number of windows (the trainer's own), a montage at a time with a fixed number of tokens, mixed
-montages as a list of dense parts, and mixed montages packed into one sequence whose attention stays
-within each window. Each way passes once over the training windows from the same weights; held-out
-windows are scored afterwards. Packed means `torch.nn.attention.varlen` on a GPU; elsewhere windows
-take turns, which is the same arithmetic and no gain.
+montages as a list of dense batches, and mixed montages packed into one sequence whose attention
+stays within each window. Each way passes once over the training windows from the same weights;
+held-out windows are scored afterwards. Packed means `torch.nn.attention.varlen` on a GPU;
+elsewhere windows take turns, which is the same arithmetic and no gain.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ import torch.nn.functional as F
 
 from benchmarks.gpu_cases import Case, EngineRun, Setting, plan_of, usual_case, wait_for
 from benchmarks.gpu_report import Report
-from data.batches.local import Request
+from data.batches.batch import Batch, Request
 from model.autoencoder import MaskedVAE, normal_noise
 from model.losses import LossTerms, objective
 from model.tokens import take
 from model.transformer import Stack, attention
 from trainer.engine.feed import training_dataset
 from trainer.engine.plan import Plan
-from trainer.masked.draw import to_device
 
 CHANNELS, SMALL_CHANNELS = (8, 16, 32, 64, 128), (4, 8)
 HELD_OUT = 0.1  # share of each shard's windows, at its end
@@ -58,17 +57,17 @@ def packed_stack(stack: Stack, x_TD: torch.Tensor, lengths: Sequence[int]) -> to
     return stack.norm(x_TD)
 
 
-def run_packed(stack: Stack, parts_BLD: list[torch.Tensor]) -> list[torch.Tensor]:
-    """`stack` on dense parts of different lengths, all at once."""
-    lengths = [x.shape[1] for x in parts_BLD for _ in range(len(x))]
-    out = packed_stack(stack, torch.cat([x.flatten(0, 1) for x in parts_BLD]), lengths)
-    pieces = out.split([x.shape[0] * x.shape[1] for x in parts_BLD])
-    return [piece.view(x.shape) for piece, x in zip(pieces, parts_BLD, strict=True)]
+def run_packed(stack: Stack, xs_BLD: list[torch.Tensor]) -> list[torch.Tensor]:
+    """`stack` on dense batches of different lengths, all at once."""
+    lengths = [x.shape[1] for x in xs_BLD for _ in range(len(x))]
+    out = packed_stack(stack, torch.cat([x.flatten(0, 1) for x in xs_BLD]), lengths)
+    pieces = out.split([x.shape[0] * x.shape[1] for x in xs_BLD])
+    return [piece.view(x.shape) for piece, x in zip(pieces, xs_BLD, strict=True)]
 
 
-def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -> LossTerms:
-    """What `model(parts, beta, seed)` gives, for a model of the classic form, with its two stacks
-    run once for all parts together."""
+def packed_losses(model: MaskedVAE, batches: list[Batch], beta: float, seed: int) -> LossTerms:
+    """What `model(batches, beta, seed)` gives, for a model of the classic form, with its two stacks
+    run once for all batches together."""
     config = model.config
     plain = config.baseline == "none" and config.decoder_input == "latent"
     if not plain or config.spectral_weight or config.visible_weight:
@@ -79,16 +78,16 @@ def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -
     encoder, decoder = model.encoder, model.decoder
     dtype = encoder.embed.weight.dtype
     prepared = []
-    for part in parts:
-        eeg, places = model.tokens.prepare(part["eeg"], part["positions_m"])
+    for batch in batches:
+        eeg, places = model.tokens.prepare(batch.eeg, batch.positions_m)
         prepared.append((model.tokens.cut(eeg), places, model._n_patches(eeg)))
     embedded = []
-    for part, (patches, places, count) in zip(parts, prepared, strict=True):
-        x = encoder.embed(take(patches, part["keep"]).to(dtype))
-        embedded.append(x + encoder.positions(places, count, dtype)[part["keep"]])
+    for batch, (patches, places, count) in zip(batches, prepared, strict=True):
+        x = encoder.embed(take(patches, batch.keep).to(dtype))
+        embedded.append(x + encoder.positions(places, count, dtype)[batch.keep])
     inputs, terms = [], []
-    for part, (patches, places, count), x in zip(
-        parts, prepared, run_packed(encoder.stack, embedded), strict=True
+    for batch, (patches, places, count), x in zip(
+        batches, prepared, run_packed(encoder.stack, embedded), strict=True
     ):
         mean, logvar = encoder.to_mean(x).float(), None
         latent = mean
@@ -96,15 +95,15 @@ def packed_losses(model: MaskedVAE, parts: list[dict], beta: float, seed: int) -
             low, high = model.config.logvar_min, model.config.logvar_max
             logvar = encoder.to_logvar(x).float().clamp(low, high)
             if model.training:
-                noise = normal_noise(seed, part["position"], tuple(mean.shape[1:]))
+                noise = normal_noise(seed, batch.order_index, tuple(mean.shape[1:]))
                 latent = mean + (0.5 * logvar).exp() * noise
-        hidden = decoder.hidden_token.expand(*part["hide"].shape, -1)
+        hidden = decoder.hidden_token.expand(*batch.hide.shape, -1)
         tokens = torch.cat([decoder.from_latent(latent.to(dtype)), hidden], dim=1)
-        order = torch.cat([part["keep"], part["hide"]], dim=1)
+        order = torch.cat([batch.keep, batch.hide], dim=1)
         inputs.append(tokens + decoder.positions(places, count, dtype)[order])
-        terms.append({"target": take(patches, part["hide"]), "mean": mean, "logvar": logvar})
-    for part, term, x in zip(parts, terms, run_packed(decoder.stack, inputs), strict=True):
-        term["predicted"] = decoder.to_patch(x[:, part["keep"].shape[1] :]).float()
+        terms.append({"target": take(patches, batch.hide), "mean": mean, "logvar": logvar})
+    for batch, term, x in zip(batches, terms, run_packed(decoder.stack, inputs), strict=True):
+        term["predicted"] = decoder.to_patch(x[:, batch.keep.shape[1] :]).float()
     return objective(terms, model.config, beta)
 
 
@@ -149,7 +148,7 @@ def orders(plan: Plan, windows: int, budget: int) -> tuple[dict[str, list[Reques
     return {
         "one montage, fixed windows": one_montage(lambda count: count * windows),
         "one montage, fixed tokens": one_montage(lambda count: budget),
-        "mixed, a list of parts": packed,
+        "mixed, a list of batches": packed,
         "mixed, packed": packed,
     }, np.concatenate(held)
 
@@ -182,7 +181,7 @@ def measure(setting, report: Report, plan: Plan, way: str, requests: list, held)
     counts = np.concatenate(
         [np.full(s.samples, plan.model.token_count(s.channels, s.window_samples)) for s in shards]
     )
-    sizes = [int(counts[request.numbers].sum()) for request in requests]
+    sizes = [int(counts[request.window].sum()) for request in requests]
     run = EngineRun(plan, setting.ranks, prepare, requests)
     try:
         windows = 0
@@ -211,7 +210,7 @@ def held_out_error(run: EngineRun, plan: Plan, held: np.ndarray) -> float:
     model.eval()
     errors, count = 0.0, 0
     for piece in np.array_split(held, max(1, len(held) // plan.micro)):
-        parts = to_device(dataset[Request(piece, piece)], run.ranks.device)
-        errors += model(parts, 0.0, 0).terms["error"].item() * len(piece)
+        batches = [b.to(run.ranks.device) for b in dataset[Request(piece, piece)]]
+        errors += model(batches, 0.0, 0).terms["error"].item() * len(piece)
         count += len(piece)
     return errors / count

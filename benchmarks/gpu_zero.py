@@ -27,7 +27,6 @@ from trainer.engine.feed import Feed
 from trainer.engine.optim import make_optimizer
 from trainer.engine.plan import Plan
 from trainer.engine.start import initial_model
-from trainer.masked.draw import to_device
 
 
 def ddp_step(plan: Plan, setting: Setting) -> Callable[[], int]:
@@ -40,9 +39,9 @@ def ddp_step(plan: Plan, setting: Setting) -> Callable[[], int]:
     feed = Feed(plan, setting.ranks, 0)
 
     def step() -> int:
-        parts = to_device(next(feed.micro_batches()), device)
+        batches = next(feed.micro_batches())
         with torch.autocast(device.type, torch.bfloat16):
-            loss = model(parts, plan.model.beta, plan.config.seed).total
+            loss = model(batches, plan.model.beta, plan.config.seed).total
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

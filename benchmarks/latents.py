@@ -16,24 +16,25 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 
-from data.batches.local import Part, WindowDataset, evenly_spaced
+from data.batches.batch import Batch
+from data.batches.local import WindowDataset, evenly_spaced
 from data.errors import run_command
 from data.shards.manifest import read_manifest
 from model.interpolation import spline_fill
 from model.losses import pearson
 from trainer.checkpoints.weights import load_model
-from trainer.masked.draw import DrawMasks, hidden_mask, to_device
+from trainer.masked.draw import DrawMasks, hidden_mask
 
 BATCH = 16
 MASK_SEED = 20_000
 
 
-def spline_r(part: Part, config) -> torch.Tensor:
+def spline_r(batch: Batch, config) -> torch.Tensor:
     """The spline's correlation over each window's hidden samples, `[B]`."""
-    hidden = hidden_mask(part, config)
-    eeg = part["eeg"][..., : hidden.shape[2] * config.patch_samples]
+    hidden = hidden_mask(batch, config)
+    eeg = batch.eeg[..., : hidden.shape[2] * config.patch_samples]
     covered = hidden.repeat_interleave(config.patch_samples, dim=2)
-    filled = spline_fill(eeg, part["positions_m"], hidden)
+    filled = spline_fill(eeg, batch.positions_m, hidden)
     return pearson(*(x[covered].view(len(eeg), -1) for x in (filled, eeg)))
 
 
@@ -53,13 +54,13 @@ def main(argv: list[str] | None = None) -> int:
         dataset = WindowDataset(manifest, manifest.of_split(arguments.split), draw)
         found = []
         for request in evenly_spaced(dataset, arguments.windows, BATCH):
-            parts = to_device(dataset[request], torch.device("cpu"))
+            batches = [batch.to("cpu") for batch in dataset[request]]
             with torch.no_grad():
                 own, other = (
-                    model(parts, 0.0, 0, other_latents=swap).per_window["r"]
+                    model(batches, 0.0, 0, other_latents=swap).per_window["r"]
                     for swap in (False, True)
                 )
-                spline = torch.cat([spline_r(part, model.config) for part in parts])
+                spline = torch.cat([spline_r(batch, model.config) for batch in batches])
             found.append(torch.stack([own, other, spline]))
         own, other, spline = torch.cat(found, dim=1).mean(1).tolist()
         print(f"{kind:8} r {own:.3f}  spline {spline:.3f}  with another's latents {other:.3f}")

@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.formats import Hdf5Windows, LmdbWindows, NpyWindows, write_all
 from data.batches.local import TrainingRequests, WindowDataset, training_loader
-from data.batches.order import Stream
+from data.batches.order import TrainingOrder
 from data.shards.manifest import Manifest, Montage, read_manifest, write_manifest
 from data.shards.tars import write_shard
 
@@ -80,14 +80,14 @@ def ours(manifest: Manifest, _: Path, half: slice) -> int:
 
 
 def through_loader(manifest: Manifest, shards: list, workers: int, passes: int = PASSES) -> int:
-    stream = Stream(tuple(shards), 0, BATCH, BATCH)
+    order = TrainingOrder(tuple(shards), 0, BATCH, BATCH)
     requests = TrainingRequests(
-        stream, rank=0, world=1, micro=BATCH, accumulation=1, consumed=0,
-        steps=passes * stream.epoch_samples // BATCH,
+        order, rank=0, world=1, micro=BATCH, accumulation=1, consumed=0,
+        steps=passes * order.epoch_samples // BATCH,
     )  # fmt: skip
     count = 0
-    for parts in training_loader(WindowDataset(manifest, shards), requests, workers, False):
-        count += sum(len(part["eeg"]) for part in parts)
+    for batches in training_loader(WindowDataset(manifest, shards), requests, workers, False):
+        count += sum(map(len, batches))
     return count
 
 

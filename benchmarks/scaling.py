@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.common import interleaved
 from benchmarks.step import engine_step, plain_step
+from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE
 from model.config import preset
 from model.tokens import grid_positions
@@ -42,12 +43,9 @@ def as_rank(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     config = preset(arguments.preset)
     torch.manual_seed(ranks.rank)
-    part = {
-        "eeg": torch.randn(arguments.batch, 32, 10 * config.patch_samples),
-        "positions_m": grid_positions(32),
-        "position": torch.arange(arguments.batch) + ranks.rank * arguments.batch,
-    }
-    batch = [DrawMasks(config, 0)(part)]
+    eeg = torch.randn(arguments.batch, 32, 10 * config.patch_samples)
+    place = torch.arange(arguments.batch) + ranks.rank * arguments.batch
+    batch = [DrawMasks(config, 0)(Batch.of(eeg, grid_positions(32), order_index=place))]
     # A process group needs no wrapper for a single rank, and DDP would only slow it down.
     alone = MaskedVAE(config)
     model = DistributedDataParallel(alone) if ranks.world > 1 else alone

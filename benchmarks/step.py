@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.common import interleaved, one_core, print_table
+from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
 from model.tokens import grid_positions
@@ -56,34 +57,34 @@ def with_torch_blocks(config: ModelConfig) -> MaskedVAE:
     return model
 
 
-def plain_step(model: nn.Module, batch: list[dict], autocast: bool):
+def plain_step(model: nn.Module, batches: list[Batch], autocast: bool):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> int:
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = model(batch, 1e-3, 0).total
+            loss = model(batches, 1e-3, 0).total
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return len(batch[0]["eeg"])
+        return len(batches[0])
 
     return step
 
 
-def engine_step(config: ModelConfig, batch: list[dict]):
+def engine_step(config: ModelConfig, batches: list[Batch]):
     import deepspeed
 
     settings = json.loads((ROOT / "ds_configs/zero2.json").read_text())
-    settings["train_micro_batch_size_per_gpu"] = len(batch[0]["eeg"])
+    settings["train_micro_batch_size_per_gpu"] = len(batches[0])
     model = MaskedVAE(config)
     optimizer = make_optimizer(model, RunConfig(preset=config.preset, lr=1e-4), config.depth)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
 
     def step() -> int:
-        engine.backward(engine(batch, 1e-3, 0).total)
+        engine.backward(engine(batches, 1e-3, 0).total)
         engine.step()
-        return len(batch[0]["eeg"])
+        return len(batches[0])
 
     return step
 
@@ -98,19 +99,15 @@ def main() -> None:
     start_ranks()
     one_core()
     config = preset(arguments.preset)
-    part = {
-        "eeg": torch.randn(arguments.batch, arguments.channels, 10 * config.patch_samples),
-        "positions_m": grid_positions(arguments.channels),
-        "position": torch.arange(arguments.batch),
-    }
-    batch = [DrawMasks(config, 0)(part)]
+    eeg = torch.randn(arguments.batch, arguments.channels, 10 * config.patch_samples)
+    batches = [DrawMasks(config, 0)(Batch.of(eeg, grid_positions(arguments.channels)))]
     cases = {
-        "plain PyTorch, bf16 autocast": plain_step(MaskedVAE(config), batch, True),
+        "plain PyTorch, bf16 autocast": plain_step(MaskedVAE(config), batches, True),
         "plain PyTorch, bf16 autocast, nn.TransformerEncoder": plain_step(
-            with_torch_blocks(config), batch, True
+            with_torch_blocks(config), batches, True
         ),
-        "plain PyTorch, fp32": plain_step(MaskedVAE(config), batch, False),
-        "this project: DeepSpeed ZeRO-2, bf16": engine_step(config, batch),
+        "plain PyTorch, fp32": plain_step(MaskedVAE(config), batches, False),
+        "this project: DeepSpeed ZeRO-2, bf16": engine_step(config, batches),
     }
     for case in cases.values():
         case()

@@ -16,7 +16,9 @@ Shapes: B batch, C channels, T samples, N patches in time, P samples in a patch,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -28,6 +30,21 @@ from .tokens import take, tokens_of
 from .transformer import start_weights
 
 _32_BITS = 0xFFFFFFFF
+
+
+class Windows(Protocol):
+    """What `MaskedVAE.forward` reads of a batch."""
+
+    eeg: torch.Tensor
+    """`[B, C, T]`, robust units, any float."""
+    positions_m: torch.Tensor
+    """`[C, 3]` metres."""
+    keep: torch.Tensor
+    """int64 `[B, K]`, token indices."""
+    hide: torch.Tensor
+    """int64 `[B, M]`, token indices."""
+    order_index: torch.Tensor
+    """int64 `[B]`, place in the training order: with the seed, the key of the latent noise."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +83,25 @@ class MaskedVAE(nn.Module):
 
     def forward(
         self,
-        parts: list[dict],
+        batches: Sequence[Windows],
         beta: torch.Tensor | float,
         seed: int,
         other_latents: bool = False,
     ) -> LossTerms:
-        """The objective of a micro-batch: a list of dense parts, one montage and length each.
+        """The objective of a micro-batch: a list of `Windows`, one montage and length each.
 
-        A part: eeg `[B, C, T]` (robust units, any float), positions_m `[C, 3]`, keep int64 `[B, K]`
-        and hide `[B, M]` (token indices), position int64 `[B]` (place in the stream: keys the
-        latent noise together with `seed`). beta: the KL weight now; a tensor on the CPU where the
-        model is compiled, for a number that changes is compiled in twice. Every sample weighs the
-        same.
-        In evaluation mode the decoder sees the latents' means.
-        other_latents: give the decoder the latents of another window of the part, half of the part
-        away, under this window's mask. What is lost by that is what the latents carry.
+        beta: the KL weight now; a tensor on the CPU where the model is compiled, for a number that
+        changes is compiled in twice. Every sample weighs the same. In evaluation mode the decoder
+        sees the latents' means.
+        other_latents: give the decoder the latents of another window of the batch, half of it away,
+        under this window's mask. What is lost by that is what the latents carry.
         """
-        terms = [self._part_terms(part, seed, other_latents) for part in parts]
+        terms = [self._terms(batch, seed, other_latents) for batch in batches]
         return objective(terms, self.config, beta)
 
-    def _part_terms(self, part: dict, seed: int, other_latents: bool) -> dict:
-        eeg, positions_m = self.tokens.prepare(part["eeg"], part["positions_m"])
-        keep_BK, hide_BM = part["keep"], part["hide"]
+    def _terms(self, batch: Windows, seed: int, other_latents: bool) -> dict:
+        eeg, positions_m = self.tokens.prepare(batch.eeg, batch.positions_m)
+        keep_BK, hide_BM = batch.keep, batch.hide
         target_BLP = self.tokens.cut(eeg)
         filled_BLP = self._filled(eeg, positions_m, hide_BM)
         n_patches = self._n_patches(eeg)
@@ -95,7 +109,7 @@ class MaskedVAE(nn.Module):
         _, mean, logvar = self.encoder(take(read_BLP, keep_BK), positions_m, n_patches, keep_BK)
         latent = mean
         if logvar is not None and self.training:
-            noise = normal_noise(seed, part["position"], tuple(mean.shape[1:]))
+            noise = normal_noise(seed, batch.order_index, tuple(mean.shape[1:]))
             latent = mean + (0.5 * logvar).exp() * noise
         visible, predicted = self.decoder(
             latent, keep_BK, hide_BM, positions_m, n_patches, filled_BLP

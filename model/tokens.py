@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .interpolation import FILLS, head_directions, linear_fill, spline_matrix
-
-if TYPE_CHECKING:
-    from .config import ModelConfig
 
 FOURIER_OCTAVES = 4
 FOURIER_FEATURES = 3 * (2 * FOURIER_OCTAVES + 1)
@@ -65,6 +62,14 @@ def grid_positions(n_points: int = GRID_CHANNELS) -> Tensor:
 def take(x_BLP: Tensor, index_BK: Tensor) -> Tensor:
     """Rows of each window: `[B, L, P]`, `[B, K]` -> `[B, K, P]`."""
     return x_BLP.gather(1, index_BK[..., None].expand(-1, -1, x_BLP.shape[-1]))
+
+
+class Settings(Protocol):
+    """What tokens read of a `ModelConfig`."""
+
+    tokens: str
+    patch_samples: int
+    baseline: str
 
 
 class Tokens(Protocol):
@@ -127,7 +132,7 @@ class ChannelTokens:
     one_row = False
 
     @classmethod
-    def of(cls, config: ModelConfig) -> ChannelTokens:
+    def of(cls, config: Settings) -> ChannelTokens:
         return cls(config.patch_samples, config.baseline)
 
     @property
@@ -184,7 +189,7 @@ class JointTokens:
     one_row = True
 
     @classmethod
-    def of(cls, config: ModelConfig) -> JointTokens:
+    def of(cls, config: Settings) -> JointTokens:
         return cls(config.patch_samples)
 
     @property
@@ -239,7 +244,7 @@ TOKENS: dict[str, type[ChannelTokens] | type[JointTokens]] = {
 }
 
 
-def tokens_of(config: ModelConfig) -> Tokens:
+def tokens_of(config: Settings) -> Tokens:
     """What `config.tokens` names."""
     return TOKENS[config.tokens].of(config)
 

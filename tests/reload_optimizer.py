@@ -22,7 +22,6 @@ from trainer.checkpoints.save import save
 from trainer.engine.config import RunConfig
 from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.engine.optim import make_optimizer
-from trainer.masked.draw import to_device
 from trainer.masked.parity import parity_batch
 from trainer.ranks.ranks import Ranks, run_ranks, start_ranks
 
@@ -38,7 +37,8 @@ def build(config: RunConfig, model: ModelConfig, settings: dict):
 
 
 def take_step(engine, model: ModelConfig, ranks: Ranks) -> None:
-    losses = engine(to_device(parity_batch(model), ranks.device), torch.tensor(0.0), 0)
+    batches = [batch.to(ranks.device) for batch in parity_batch(model)]
+    losses = engine(batches, torch.tensor(0.0), 0)
     engine.backward(losses.total)
     engine.step()
 

@@ -4,6 +4,7 @@ so."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import electrode_places
 
+from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE
 from model.config import from_dict, preset
 from model.interpolation import fill_latents
@@ -33,16 +35,15 @@ def awake(**changes) -> MaskedVAE:
     return model
 
 
-def part_of(config, windows: int = 3, seed: int = 0) -> dict:
+def batch_of(config, windows: int = 3, seed: int = 0) -> Batch:
     eeg = torch.randn(windows, 16, 100, generator=torch.Generator().manual_seed(seed))
-    part = {"eeg": eeg, "positions_m": PLACES, "position": torch.arange(windows)}
-    return DrawMasks(config, 0)(part)
+    return DrawMasks(config, 0)(Batch.of(eeg, PLACES))
 
 
-def output_gradient(model: MaskedVAE, part: dict) -> torch.Tensor:
+def output_gradient(model: MaskedVAE, batch: Batch) -> torch.Tensor:
     """Of a random sum of all outputs by the window's samples, `[B, C, T]`."""
-    eeg = part["eeg"].clone().requires_grad_()
-    terms = model._part_terms({**part, "eeg": eeg}, 0, False)
+    eeg = batch.eeg.clone().requires_grad_()
+    terms = model._terms(replace(batch, eeg=eeg), 0, False)
     outputs = [terms[name] for name in ("predicted", "visible") if name in terms]
     generator = torch.Generator().manual_seed(9)
     total = sum((out * torch.randn(out.shape, generator=generator)).sum() for out in outputs)
@@ -50,11 +51,11 @@ def output_gradient(model: MaskedVAE, part: dict) -> torch.Tensor:
     return torch.zeros_like(eeg) if found is None else found
 
 
-def fill_gradient(model: MaskedVAE, part: dict) -> torch.Tensor:
+def fill_gradient(model: MaskedVAE, batch: Batch) -> torch.Tensor:
     """Likewise of the fill alone."""
-    eeg = part["eeg"].clone().requires_grad_()
-    filled = model._filled(*model.tokens.prepare(eeg, part["positions_m"]), part["hide"])
-    hidden = take(filled, part["hide"])
+    eeg = batch.eeg.clone().requires_grad_()
+    filled = model._filled(*model._prepare(eeg, batch.positions_m), batch.hide)
+    hidden = take(filled, batch.hide)
     weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(9))
     return torch.autograd.grad((hidden * weights).sum(), eeg)[0]
 
@@ -70,10 +71,10 @@ def detach_latents(model: MaskedVAE) -> None:
 @pytest.mark.parametrize("more", [{}, {"visible_weight": 0.5, "spectral_weight": 0.5}], ids=str)
 def test_nothing_passes_by_the_latents(tokens, decoder_input, more):
     model = awake(tokens=tokens, decoder_input=decoder_input, baseline="none", **more)
-    part = part_of(model.config)
-    assert output_gradient(model, part).abs().max() > 1e-3
+    batch = batch_of(model.config)
+    assert output_gradient(model, batch).abs().max() > 1e-3
     detach_latents(model)
-    assert output_gradient(model, part).abs().max() == 0
+    assert output_gradient(model, batch).abs().max() == 0
 
 
 @pytest.mark.parametrize(
@@ -81,33 +82,33 @@ def test_nothing_passes_by_the_latents(tokens, decoder_input, more):
 )
 def test_nothing_but_the_fill_passes_by_the_latents(tokens, baseline):
     model = awake(tokens=tokens, baseline=baseline)
-    part = part_of(model.config)
-    with_latents, fill = output_gradient(model, part), fill_gradient(model, part)
+    batch = batch_of(model.config)
+    with_latents, fill = output_gradient(model, batch), fill_gradient(model, batch)
     assert (with_latents - fill).abs().max() > 1e-3
     detach_latents(model)
-    torch.testing.assert_close(output_gradient(model, part), fill, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output_gradient(model, batch), fill, rtol=1e-4, atol=1e-5)
 
 
 def test_the_check_sees_a_decoder_that_is_given_the_samples():
     model = awake(decoder_input="signal_fill")
-    part = part_of(model.config)
+    batch = batch_of(model.config)
     detach_latents(model)
-    assert (output_gradient(model, part) - fill_gradient(model, part)).abs().max() > 1e-3
+    assert (output_gradient(model, batch) - fill_gradient(model, batch)).abs().max() > 1e-3
 
 
 def test_other_latents_are_those_of_another_window_under_the_same_mask():
     model = awake(baseline="none")
-    part = part_of(model.config, 2)
-    part["keep"][1], part["hide"][1] = part["keep"][0], part["hide"][0]
-    swapped = {**part, "eeg": part["eeg"].flip(0)}
+    batch = batch_of(model.config, 2)
+    batch.keep[1], batch.hide[1] = batch.keep[0], batch.hide[0]
+    swapped = replace(batch, eeg=batch.eeg.flip(0))
     with torch.no_grad():
-        found = model._part_terms(part, 0, True)["predicted"]
-        wanted = model._part_terms(swapped, 0, False)["predicted"]
-        losses = model([part], 0.0, 0, other_latents=True)
-        own = model([part], 0.0, 0)
+        found = model._terms(batch, 0, True)["predicted"]
+        wanted = model._terms(swapped, 0, False)["predicted"]
+        losses = model([batch], 0.0, 0, other_latents=True)
+        own = model([batch], 0.0, 0)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(losses.per_window["r"], pearson(wanted, take(
-        model.tokens.cut(part["eeg"]), part["hide"]
+        model.patchify(batch.eeg), batch.hide
     )))  # fmt: skip
     assert not torch.allclose(losses.per_window["r"], own.per_window["r"])
 
@@ -115,13 +116,11 @@ def test_other_latents_are_those_of_another_window_under_the_same_mask():
 def test_latents_are_interpolated_as_samples_are():
     """Four equal samples a patch are four dimensions; without electrodes, a line along time."""
     config = preset("tiny", **SMALL, patch_samples=4)
-    part = DrawMasks(config, 0, {"random": 1.0})(
-        {"eeg": torch.randn(2, 16, 20), "positions_m": PLACES, "position": torch.arange(2)}
-    )
+    batch = DrawMasks(config, 0, {"random": 1.0})(Batch.of(torch.randn(2, 16, 20), PLACES))
     model = MaskedVAE(config)
-    samples = model.tokens.cut(part["eeg"])
-    found = fill_latents(take(samples, part["keep"]), part["keep"], 80, 5, PLACES)
-    torch.testing.assert_close(found, model._filled(part["eeg"], PLACES, part["hide"]))
+    samples = model.patchify(batch.eeg)
+    found = fill_latents(take(samples, batch.keep), batch.keep, 80, 5, PLACES)
+    torch.testing.assert_close(found, model._filled(batch.eeg, PLACES, batch.hide))
     keep = torch.tensor([[0, 3]])
     latent = torch.tensor([[[0.0, 9.0], [3.0, 6.0]]])
     line = fill_latents(latent, keep, 5, 5, None)
@@ -129,12 +128,13 @@ def test_latents_are_interpolated_as_samples_are():
     torch.testing.assert_close(line[0], torch.tensor(wanted))
 
 
-def gradients(model: MaskedVAE, part: dict, size: int) -> list[torch.Tensor]:
-    """Of the loss over `part`, mean over micro-batches of `size` windows."""
+def gradients(model: MaskedVAE, batch: Batch, size: int) -> list[torch.Tensor]:
+    """Of the loss over `batch`, mean over micro-batches of `size` windows."""
     model.zero_grad()
-    rows = [slice(start, start + size) for start in range(0, len(part["eeg"]), size)]
+    rows = [slice(start, start + size) for start in range(0, len(batch.eeg), size)]
     for row in rows:
-        piece = {k: v if k == "positions_m" else v[row] for k, v in part.items()}
+        of_row = {n: getattr(batch, n)[row] for n in ("eeg", "order_index", "keep", "hide")}
+        piece = replace(batch, **of_row)
         (model([piece], 1.0, 0).total / len(rows)).backward()
     return [p.grad.clone() for p in model.parameters()]
 
@@ -142,15 +142,15 @@ def gradients(model: MaskedVAE, part: dict, size: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("size", [2, 1])
 def test_free_bits_give_one_gradient_for_every_micro_batch(size):
     model = awake(free_bits=1.0).train().double()
-    part = part_of(model.config, 8)
-    part["eeg"] *= torch.logspace(-2, 1, 8)[:, None, None]
+    batch = batch_of(model.config, 8)
+    batch.eeg.mul_(torch.logspace(-2, 1, 8)[:, None, None])
     with torch.no_grad():
-        _, mean, logvar = model.encoder(take(model.tokens.cut(part["eeg"]), part["keep"]),
-                                        PLACES, 5, part["keep"])  # fmt: skip
+        _, mean, logvar = model.encoder(take(model.patchify(batch.eeg), batch.keep),
+                                        PLACES, 5, batch.keep)  # fmt: skip
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(1)
     assert 0.1 < (kl < 1.0).double().mean() < 0.9  # they bind for some windows and dimensions
-    whole = gradients(model, part, 8)
-    for one, other in zip(whole, gradients(model, part, size), strict=True):
+    whole = gradients(model, batch, 8)
+    for one, other in zip(whole, gradients(model, batch, size), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
@@ -191,8 +191,8 @@ def test_weights_of_older_versions_load_as_what_they_are(changes, was, tmp_path)
     (tmp_path / "w.json").write_text(json.dumps(meta))
     found, _ = load_model(tmp_path / "w.safetensors")
     assert found.config.decoder_input == from_dict(described).decoder_input == was
-    part = part_of(model.config)
-    assert found([part], 0.0, 0).terms["error"] == model([part], 0.0, 0).terms["error"]
+    batch = batch_of(model.config)
+    assert found([batch], 0.0, 0).terms["error"] == model([batch], 0.0, 0).terms["error"]
 
 
 def test_an_older_run_can_go_on_as_what_it_is(tmp_path):

@@ -15,8 +15,9 @@ import pytest
 from commands import ROOT, TINY, launch, losses, metrics, python, ranks, start_ranks
 from tiny import tiny_shards
 
+from data.batches.batch import finite
 from data.batches.local import WindowDataset
-from data.batches.order import Stream
+from data.batches.order import TrainingOrder
 from data.errors import InputError
 from data.files import hash_file
 from data.shards.manifest import read_manifest
@@ -24,7 +25,6 @@ from trainer.checkpoints import lock
 from trainer.checkpoints.checkpoint import COMPLETE, superseded
 from trainer.checkpoints.save import _drop_superseded, disk_use, require_space
 from trainer.engine.config import RunConfig
-from trainer.engine.feed import finite
 from trainer.engine.skips import FEWEST, is_spike
 from trainer.ranks.watch import behind
 
@@ -64,7 +64,7 @@ def bad_shards(shards, tmp_path_factory):
     """One NaN in a window that rank 1 gets in step 3; (folder, shard, key)."""
     folder = tmp_path_factory.mktemp("data") / "bad"
     training = read_manifest(shards).of_split("train")
-    _, numbers = Stream(tuple(training), 0, 8, 4).micro_batch(16, 1, 2, 4, 0)
+    _, numbers = TrainingOrder(tuple(training), 0, 8, 4).micro_batch(16, 1, 2, 4, 0)
     return folder, *spoilt_copy(shards, folder, "train", int(numbers[2]))
 
 

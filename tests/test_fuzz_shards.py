@@ -209,7 +209,7 @@ def streamed(manifest, shard, url) -> list[bytes]:
     """All that a rank alone trains of one shard."""
     stream = ShardStream(manifest, [shard], url, seed=0, rank=0, world=1, micro=1)
     epoch = range(stream.batches_per_epoch(0))
-    return [parts[0]["eeg"].numpy().tobytes() for _, parts in zip(epoch, stream, strict=False)]
+    return [batches[0].eeg.numpy().tobytes() for _, batches in zip(epoch, stream, strict=False)]
 
 
 @fuzz

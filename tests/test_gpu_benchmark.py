@@ -27,6 +27,7 @@ from benchmarks.gpu_original import EagerBlock, OriginalModel, channel_correlati
 from benchmarks.gpu_packed import packed_losses, requests_of
 from benchmarks.gpu_report import Report, page, read_rows
 from benchmarks.gpu_waiting import HostReads, idle_share, kind_of, synchronisations
+from data.batches.batch import Batch
 from data.errors import InputError
 from data.shards.manifest import read_manifest
 from data.shards.tars import verify_shard
@@ -37,7 +38,7 @@ from model.tokens import grid_positions
 from model.transformer import Block
 from trainer import largest
 from trainer.largest import predicted, search
-from trainer.masked.draw import DrawMasks, to_device
+from trainer.masked.draw import DrawMasks
 
 ROOT = Path(__file__).resolve().parents[1]
 gpu_only = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -131,31 +132,31 @@ def test_the_largest_batch_needs_a_gpu():
 
 def test_packing_to_a_budget():
     tokens = np.array([4, 4, 4, 10, 1, 9, 2])
-    cut = [request.numbers.tolist() for request in requests_of(np.arange(7) + 50, tokens, 9)]
+    cut = [request.window.tolist() for request in requests_of(np.arange(7) + 50, tokens, 9)]
     assert cut == [[50, 51], [52], [53], [54], [55], [56]]
 
 
 # ---- what is compared -----------------------------------------------------------------------
 
 
-def mixed_parts(config) -> list[dict]:
-    parts = []
+def mixed_batches(config) -> list[Batch]:
+    batches = []
     for index, (channels, samples) in enumerate([(16, 100), (8, 80)]):
-        part = {
-            "eeg": torch.randn(3, channels, samples),
-            "positions_m": grid_positions(channels),
-            "position": torch.arange(3) + 10 * index,
-        }
-        parts.append(DrawMasks(config, 0)(part))
-    return parts
+        batch = Batch.of(
+            torch.randn(3, channels, samples),
+            grid_positions(channels),
+            order_index=torch.arange(3) + 10 * index,
+        )
+        batches.append(DrawMasks(config, 0)(batch))
+    return batches
 
 
-def test_packed_windows_train_as_dense_parts_do():
+def test_packed_windows_train_as_dense_batches_do():
     config = preset("tiny", baseline="none", decoder_input="latent", depth=2)
-    model, parts = MaskedVAE(config), mixed_parts(config)
+    model, batches = MaskedVAE(config), mixed_batches(config)
     torch.nn.init.normal_(model.decoder.to_patch.weight, std=0.1)  # at zero it hides all else
     found = []
-    for losses in (model(parts, 0.1, 3), packed_losses(model, parts, 0.1, 3)):
+    for losses in (model(batches, 0.1, 3), packed_losses(model, batches, 0.1, 3)):
         model.zero_grad()
         losses.total.backward()
         found.append((losses, [p.grad.clone() for p in model.parameters()]))
@@ -353,7 +354,7 @@ def test_numbers_of_the_cpu_run_are_plausible(results):
     assert switch["relative_error"] < 1e-5
     ways = {row["way"]: row["held_out_error"] for row in rows(results, "packed")}
     assert len(ways) == 4
-    assert ways["mixed, packed"] == pytest.approx(ways["mixed, a list of parts"], rel=0.02)
+    assert ways["mixed, packed"] == pytest.approx(ways["mixed, a list of batches"], rel=0.02)
 
 
 # ---- waiting, and the attention switch --------------------------------------------------------
@@ -362,9 +363,9 @@ def test_numbers_of_the_cpu_run_are_plausible(results):
 @pytest.mark.parametrize("changes", [{}, {"baseline": "none"}, {"tokens": "joint"}], ids=str)
 def test_the_model_hands_no_value_to_the_host(changes):
     config = preset("tiny", **changes)
-    model, parts = MaskedVAE(config), mixed_parts(config)
+    model, batches = MaskedVAE(config), mixed_batches(config)
     with HostReads() as reads:
-        model(parts, 0.1, 3).total.backward()
+        model(batches, 0.1, 3).total.backward()
     assert not reads.found
     with reads:
         assert torch.ones(()).item() == 1
@@ -378,10 +379,10 @@ def test_the_model_does_not_wait_on_the_gpu(changes):
     device = torch.device("cuda")
     config = preset("tiny", **changes)
     model = MaskedVAE(config).to(device)
-    parts = to_device(mixed_parts(config), device)
-    model(parts, 0.1, 3).total.backward()  # the first call sets up libraries
+    batches = [batch.to(device) for batch in mixed_batches(config)]
+    model(batches, 0.1, 3).total.backward()  # the first call sets up libraries
     with synchronisations(device) as found:
-        model(parts, 0.1, 3).total.backward()
+        model(batches, 0.1, 3).total.backward()
     assert not found
 
 

@@ -240,18 +240,18 @@ def test_labels_and_people_reach_the_batch(packed, split):
     dataset = pickle.loads(pickle.dumps(dataset))
     seen = 0
     for request in evenly_spaced(dataset, len(dataset), 5):
-        for part in dataset[request]:
-            for row, number in enumerate(part["number"].tolist()):
+        for batch in dataset[request]:
+            for row, number in enumerate(batch.window.tolist()):
                 meta = dataset.meta(number)
                 label = expected_label(meta["recording"])
                 wanted = -1 if label is None else table.names.labels.index(label)
-                assert part["label"][row] == wanted
-                assert table.names.recordings[part["recording"][row]] == meta["recording"]
-                _, subject = table.names.people[part["person"][row]]
+                assert batch.label[row] == wanted
+                assert table.names.recordings[batch.recording[row]] == meta["recording"]
+                _, subject = table.names.people[batch.person[row]]
                 assert f"sub-{subject}_" in meta["recording"]
                 seen += 1
     assert seen == len(dataset) > 0
-    assert part["label"].dtype == part["person"].dtype == torch.int64
+    assert batch.label.dtype == batch.person.dtype == torch.int64
 
 
 def test_two_names_of_one_person_are_one_number(packed):
@@ -290,13 +290,13 @@ def test_streamed_batches_have_the_same(packed):
     assert stream.names.labels == ("a", "b")
     batches = iter(stream)
     for _ in range(4):
-        [part] = next(batches)
+        [batch] = next(batches)
         for row in range(3):
-            meta = local[part["eeg"][row].numpy().tobytes()]
+            meta = local[batch.eeg[row].numpy().tobytes()]
             label = expected_label(meta["recording"])
             wanted = -1 if label is None else stream.names.labels.index(label)
-            assert part["label"][row] == wanted
-            _, subject = stream.names.people[part["person"][row]]
+            assert batch.label[row] == wanted
+            _, subject = stream.names.people[batch.person[row]]
             assert f"sub-{subject}_" in meta["recording"]
     with pytest.raises(ValueError, match="colour"):
         AddFields(None, ("colour",))
@@ -308,12 +308,15 @@ def test_what_is_not_asked_for_costs_nothing(packed, monkeypatch):
     monkeypatch.setattr(ShardReader, "meta", None)
     shards = manifest.of_split("train")
     dataset = WindowDataset(manifest, shards)
-    [part] = dataset[evenly_spaced(dataset, 4, 4)[0]]
-    assert set(part) == {"eeg", "positions_m", "position", "number", "dataset"}
+    [batch] = dataset[evenly_spaced(dataset, 4, 4)[0]]
+    given = {"eeg", "positions_m", "order_index", "window", "dataset", "finite", "targets"}
+    assert {name for name, value in vars(batch).items() if value is not None} == given
+    assert not batch.targets
     stream = ShardStream(
         manifest, shards, f"{manifest.folder}/{{file}}", seed=0, rank=0, world=1, micro=3
     )
-    assert set(next(iter(stream))[0]) == set(part)
+    [streamed] = next(iter(stream))
+    assert {name for name, value in vars(streamed).items() if value is not None} == given
 
 
 def test_an_events_own_label_stays(tmp_path):

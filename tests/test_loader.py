@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny import tiny_shards
 
 from data.batches.local import TrainingRequests, WindowDataset, evenly_spaced, training_loader
-from data.batches.order import Stream
+from data.batches.order import TrainingOrder
 from data.batches.streamed import ShardStream
 from data.errors import InputError
 from data.shards.manifest import read_manifest
@@ -28,23 +28,23 @@ def manifest(tmp_path_factory):
 
 
 def batches(manifest, *, world=1, workers=0, consumed=0, steps=7, global_batch=16, taken=None):
-    """{place in the stream: (sample number, sum of its signal)} over all ranks; of `steps` steps,
+    """{place in the order: (sample number, sum of its signal)} over all ranks; of `steps` steps,
     `taken` are taken and the rest is left in the loader."""
     shards = manifest.of_split("train")
     dataset = WindowDataset(manifest, shards)
-    stream = Stream(tuple(shards), 3, global_batch, 4)
+    order = TrainingOrder(tuple(shards), 3, global_batch, 4)
     found = {}
     for rank in range(world):
         requests = TrainingRequests(
-            stream, rank=rank, world=world, micro=global_batch // world, accumulation=1,
+            order, rank=rank, world=world, micro=global_batch // world, accumulation=1,
             consumed=consumed, steps=steps,
         )  # fmt: skip
         loader = training_loader(dataset, requests, workers, pin_memory=False)
-        for parts in islice(loader, taken):
-            for part in parts:
-                assert part["positions_m"].shape == (part["eeg"].shape[1], 3)
+        for batches in islice(loader, taken):
+            for batch in batches:
+                assert batch.positions_m.shape == (batch.eeg.shape[1], 3)
                 for place, number, eeg in zip(
-                    part["position"].tolist(), part["number"].tolist(), part["eeg"], strict=True
+                    batch.order_index.tolist(), batch.window.tolist(), batch.eeg, strict=True
                 ):
                     assert place not in found
                     found[place] = (number, eeg.float().sum().item())
@@ -67,8 +67,8 @@ def test_signals_are_those_of_the_shards(manifest):
     shards = manifest.of_split("train")
     dataset = WindowDataset(manifest, shards)
     (request, *_) = evenly_spaced(dataset, 8, 8)
-    (part,) = dataset[request]
-    for number, eeg in zip(part["number"].tolist(), part["eeg"], strict=True):
+    (batch,) = dataset[request]
+    for number, eeg in zip(batch.window.tolist(), batch.eeg, strict=True):
         index = number if number < shards[0].samples else number - shards[0].samples
         shard = 0 if number < shards[0].samples else 1
         torch.testing.assert_close(
@@ -78,7 +78,7 @@ def test_signals_are_those_of_the_shards(manifest):
 
 def test_evenly_spaced_covers_the_split_once(manifest):
     dataset = WindowDataset(manifest, manifest.of_split("val"))
-    numbers = [n for request in evenly_spaced(dataset, 1000, 5) for n in request.numbers.tolist()]
+    numbers = [n for request in evenly_spaced(dataset, 1000, 5) for n in request.window.tolist()]
     assert sorted(numbers) == list(range(len(dataset)))
 
 
@@ -92,9 +92,9 @@ def test_streamed_shards(manifest, kind):
         stream = ShardStream(manifest, shards, url, rank=rank, **settings)
         straight = iter(stream)
         epoch = stream.batches_per_epoch(0)
-        sums = [next(straight)[0]["eeg"].float().sum().item() for _ in range(epoch + 3)]
+        sums = [next(straight)[0].eeg.float().sum().item() for _ in range(epoch + 3)]
         later = iter(ShardStream(manifest, shards, url, rank=rank, skip=epoch - 2, **settings))
-        again = [next(later)[0]["eeg"].float().sum().item() for _ in range(5)]
+        again = [next(later)[0].eeg.float().sum().item() for _ in range(5)]
         assert again == sums[epoch - 2 :]
         everything += sums[:epoch]
     assert len(set(everything)) == len(everything)
@@ -147,13 +147,13 @@ def a_process_with_workers(manifest, last_lines: str) -> subprocess.CompletedPro
         "import os, signal, sys\n"
         "from data.batches.local import TrainingRequests, WindowDataset, training_loader\n"
         "from data.shards.manifest import read_manifest\n"
-        "from data.batches.order import Stream\n"
+        "from data.batches.order import TrainingOrder\n"
         "from trainer.ranks.stopping import shielded\n"
         "if __name__ == '__main__':\n"
         "    manifest = read_manifest(sys.argv[1])\n"
         "    shards = manifest.of_split('train')\n"
-        "    stream = Stream(tuple(shards), 0, 8, 4)\n"
-        "    requests = TrainingRequests(stream, rank=0, world=1, micro=8, accumulation=1,\n"
+        "    order = TrainingOrder(tuple(shards), 0, 8, 4)\n"
+        "    requests = TrainingRequests(order, rank=0, world=1, micro=8, accumulation=1,\n"
         "                                consumed=0, steps=3)\n"
         "    dataset = WindowDataset(manifest, shards)\n"
         "    with shielded():\n"
@@ -189,7 +189,7 @@ def test_few_open_shards_change_nothing(manifest):
     bound.readers.most = 2
     for request in evenly_spaced(free, 60, 1) + evenly_spaced(free, 60, 1)[::-1]:
         for one, other in zip(free[request], bound[request], strict=True):
-            assert one["eeg"].equal(other["eeg"])
+            assert one.eeg.equal(other.eeg)
         assert len(bound.readers.open) <= 2
     assert len(free.readers.open) == len(shards)
 
@@ -216,7 +216,7 @@ def test_more_shards_than_open_files(tmp_path):
         "from data.shards.manifest import read_manifest\n"
         "manifest = read_manifest(sys.argv[1]); data = WindowDataset(manifest, manifest.shards)\n"
         "for _ in range(2):\n"
-        "    print(sum(len(p['eeg']) for r in evenly_spaced(data, 99, 1) for p in data[r]))\n"
+        "    print(sum(len(p) for r in evenly_spaced(data, 99, 1) for p in data[r]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True

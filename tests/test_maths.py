@@ -11,6 +11,7 @@ from tiny import electrode_places
 from torch.nn.attention import SDPBackend
 from torch.utils.flop_counter import FlopCounterMode
 
+from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE, normal_noise
 from model.config import preset
 from model.flops import forward_flops
@@ -130,9 +131,9 @@ def test_flops_equal_torchs_count(changes, monkeypatch):
     config = preset("tiny", **changes)
     model = MaskedVAE(config)
     places = torch.tensor(electrode_places("biosemi32", 32)[1])
-    part = {"eeg": torch.randn(2, 32, 200), "positions_m": places, "position": torch.arange(2)}
+    batch = Batch.of(torch.randn(2, 32, 200), places)
     with FlopCounterMode(display=False) as counter:
-        model([DrawMasks(config, 0)(part)], 0.0, 0)
+        model([DrawMasks(config, 0)(batch)], 0.0, 0)
     # torch counts the spline's solves and the position map as well: under 5 % at this size.
     assert counter.get_total_flops() / 2 == pytest.approx(forward_flops(config, 32, 200), rel=0.05)
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import electrode_places
 
+from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, from_dict, preset
 from model.masks import Sheet, draw_mask
@@ -45,13 +46,12 @@ def hidden_of(config, batch: int, channels: int, patches: int, seed: int = 0) ->
     return torch.from_numpy(np.stack(masks))
 
 
-def part_of(config, eeg: torch.Tensor, hidden: torch.Tensor) -> dict:
+def batch_of(config, eeg: torch.Tensor, hidden: torch.Tensor) -> Batch:
     rows = hidden[:, :1] if config.tokens == "joint" else hidden
     flat = [mask.numpy().ravel() for mask in rows]
     pairs = [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in flat]
     keep, hide = (torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))
-    return {"eeg": eeg, "positions_m": places(eeg.shape[1]), "keep": keep, "hide": hide,
-            "position": torch.arange(len(eeg))}  # fmt: skip
+    return Batch.of(eeg, places(eeg.shape[1]), keep=keep, hide=hide)
 
 
 KINDS = [
@@ -100,11 +100,11 @@ def test_hidden_samples_are_never_seen(kind):
 def test_gradients_reach_every_parameter(kind, dtype):
     config = preset("tiny", **SMALL, **kind)
     model = awake(config).train().to(dtype)
-    parts = [
-        part_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5)),
-        part_of(config, torch.randn(2, 9, 60), hidden_of(config, 2, 9, 3)),
+    batches = [
+        batch_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5)),
+        batch_of(config, torch.randn(2, 9, 60), hidden_of(config, 2, 9, 3)),
     ]
-    losses = model(parts, 1e-3, 0)
+    losses = model(batches, 1e-3, 0)
     losses.total.backward()
     assert losses.total.dtype == torch.float32
     for name, parameter in model.named_parameters():
@@ -115,9 +115,9 @@ def test_gradients_reach_every_parameter(kind, dtype):
 def test_a_mixed_batch_weighs_every_sample_the_same():
     config = preset("tiny", **SMALL)
     model = awake(config)  # evaluation: no latent noise
-    one = part_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5))
-    two = part_of(config, torch.randn(1, 9, 60), hidden_of(config, 1, 9, 3))
-    apart = [model([part], 0.0, 0).terms["error"] for part in (one, two)]
+    one = batch_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5))
+    two = batch_of(config, torch.randn(1, 9, 60), hidden_of(config, 1, 9, 3))
+    apart = [model([batch], 0.0, 0).terms["error"] for batch in (one, two)]
     together = model([one, two], 0.0, 0).terms["error"]
     torch.testing.assert_close(together, (3 * apart[0] + apart[1]) / 4)
 
@@ -142,11 +142,11 @@ def test_residual_model_starts_at_the_baseline():
 def test_noise_in_training_only_and_keyed_by_place():
     config = preset("tiny", **SMALL)
     model = awake(config)
-    part = part_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5))
-    assert model([part], 0.0, 0).terms["error"] == model([part], 0.0, 1).terms["error"]
+    batch = batch_of(config, torch.randn(3, 16, 100), hidden_of(config, 3, 16, 5))
+    assert model([batch], 0.0, 0).terms["error"] == model([batch], 0.0, 1).terms["error"]
     model.train()
-    assert model([part], 0.0, 0).terms["error"] == model([part], 0.0, 0).terms["error"]
-    assert model([part], 0.0, 0).terms["error"] != model([part], 0.0, 1).terms["error"]
+    assert model([batch], 0.0, 0).terms["error"] == model([batch], 0.0, 0).terms["error"]
+    assert model([batch], 0.0, 0).terms["error"] != model([batch], 0.0, 1).terms["error"]
 
 
 def test_brain2image_has_the_originals_shapes():

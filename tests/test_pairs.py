@@ -136,11 +136,11 @@ def test_the_eeg_half_serves_pretraining(pairs):
     shards = pairs.of_split("train")
     dataset = WindowDataset(pairs, shards)
     (request, *_) = evenly_spaced(dataset, 4, 4)
-    (part,) = dataset[request]
+    (batch,) = dataset[request]
     every = [signal for shard in shards for signal in ShardReader(pairs, shard).signals]
-    for number, eeg in zip(part["number"].tolist(), part["eeg"].numpy(), strict=True):
+    for number, eeg in zip(batch.window.tolist(), batch.eeg.numpy(), strict=True):
         np.testing.assert_array_equal(eeg, every[number])
-    assert part["positions_m"].shape == (part["eeg"].shape[1], 3)
+    assert batch.positions_m.shape == (batch.eeg.shape[1], 3)
 
 
 def test_a_folder_without_meg_is_refused(tmp_path):

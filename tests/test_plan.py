@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.batches.order import Stream, batch_sizes, temperature_counts
+from data.batches.order import TrainingOrder, batch_sizes, temperature_counts
 from data.errors import InputError
 from data.shards.manifest import ShardEntry
 
@@ -35,9 +35,9 @@ def test_an_epoch_holds_every_sample_once(counts, seed, global_batch, run_length
     total = sum(n for *_, n in counts)
     if total < global_batch:
         return
-    stream = Stream(shards(counts), seed, global_batch, run_length)
+    order = TrainingOrder(shards(counts), seed, global_batch, run_length)
     for epoch in range(3):
-        numbers = stream.numbers(epoch * stream.epoch_samples, stream.epoch_samples)
+        numbers = order.windows(epoch * order.epoch_samples, order.epoch_samples)
         assert len(set(numbers.tolist())) == len(numbers) == total // global_batch * global_batch
 
 
@@ -47,17 +47,17 @@ def test_world_and_accumulation_do_not_change_the_batches(counts, seed, world, a
     global_batch = 16
     if sum(n for *_, n in counts) < global_batch:
         return
-    stream = Stream(shards(counts), seed, global_batch, 4)
+    order = TrainingOrder(shards(counts), seed, global_batch, 4)
     micro = global_batch // world // accumulation
     if micro < 1:
         return
     for step in range(3):
-        wanted = stream.numbers(step * global_batch, global_batch).tolist() if (
-            step * global_batch < stream.epoch_samples) else None  # fmt: skip
+        wanted = order.windows(step * global_batch, global_batch).tolist() if (
+            step * global_batch < order.epoch_samples) else None  # fmt: skip
         got: dict[int, int] = {}
         for rank in range(world):
             for index in range(accumulation):
-                places, numbers = stream.micro_batch(step * global_batch, rank, world, micro, index)
+                places, numbers = order.micro_batch(step * global_batch, rank, world, micro, index)
                 got.update(zip(places.tolist(), numbers.tolist(), strict=True))
         assert sorted(got) == list(range(step * global_batch, (step + 1) * global_batch))
         if wanted is not None:
@@ -70,20 +70,20 @@ def test_any_sequence_of_worlds_takes_each_position_once(counts, seed, worlds):
     """A new number of ranks after every step, over the ends of epochs."""
     if sum(n for *_, n in counts) < 12:
         return
-    stream = Stream(shards(counts), seed, 12, 4)
+    order = TrainingOrder(shards(counts), seed, 12, 4)
     for step, world in enumerate(worlds):
         places, numbers = zip(
-            *(stream.micro_batch(12 * step, rank, world, 12 // world, 0) for rank in range(world)),
+            *(order.micro_batch(12 * step, rank, world, 12 // world, 0) for rank in range(world)),
             strict=True,
         )
         assert np.concatenate(places).tolist() == list(range(12 * step, 12 * step + 12))
-        assert np.concatenate(numbers).tolist() == stream.numbers(12 * step, 12).tolist()
+        assert np.concatenate(numbers).tolist() == order.windows(12 * step, 12).tolist()
 
 
 def test_runs_hold_one_montage_and_rests_come_last():
-    stream = Stream(shards([("A", "x", 30), ("B", "y", 21), ("B", "x", 5)]), 0, 4, 4)
+    order = TrainingOrder(shards([("A", "x", 30), ("B", "y", 21), ("B", "x", 5)]), 0, 4, 4)
     montage = np.repeat(["x", "y", "x"], [30, 21, 5])
-    numbers = stream.numbers(0, stream.epoch_samples)
+    numbers = order.windows(0, order.epoch_samples)
     runs = montage[numbers][: (35 // 4 + 21 // 4) * 4].reshape(-1, 4)
     assert (runs == runs[:, :1]).all()
     assert len({run[0] for run in runs.tolist()}) == 2
@@ -92,7 +92,7 @@ def test_runs_hold_one_montage_and_rests_come_last():
 def test_epochs_and_seeds_differ():
     split = shards([("A", "x", 64)])
     orders = [
-        tuple(Stream(split, seed, 8, 4).numbers(epoch * 64, 64))
+        tuple(TrainingOrder(split, seed, 8, 4).windows(epoch * 64, 64))
         for seed in (0, 1)
         for epoch in (0, 1)
     ]
@@ -104,8 +104,8 @@ def test_temperature():
     assert temperature_counts({"A": 900, "B": 100}, 0.5) == {"A": 750, "B": 250}
     assert temperature_counts({"A": 900, "B": 100}, 0.0) == {"A": 500, "B": 500}
     assert temperature_counts({"A": 600, "B": 200}, 1.0, {"B": 3.0}) == {"A": 400, "B": 400}
-    stream = Stream(shards([("A", "x", 90), ("B", "y", 10)]), 0, 10, 5, temperature=0.5)
-    counts = Counter(stream.numbers(0, 100).tolist())
+    order = TrainingOrder(shards([("A", "x", 90), ("B", "y", 10)]), 0, 10, 5, temperature=0.5)
+    counts = Counter(order.windows(0, 100).tolist())
     assert sum(counts[i] for i in range(90)) == 75
     assert max(counts[i] for i in range(90)) == 1  # a part of A, nothing twice
     assert {counts[i] for i in range(90, 100)} == {2, 3}  # B as evenly as 25 of 10 can be
@@ -134,4 +134,4 @@ def test_batch_sizes_that_do_not_fit(sizes):
 
 def test_too_few_samples_for_a_batch():
     with pytest.raises(InputError, match="fewer than one global batch"):
-        Stream(shards([("A", "x", 3)]), 0, 4, 4)
+        TrainingOrder(shards([("A", "x", 3)]), 0, 4, 4)

@@ -22,6 +22,7 @@ from dataclasses import replace
 
 import torch
 
+from data.batches.batch import Batch
 from data.errors import InputError, run_command
 from data.files import readable
 from model.config import ModelConfig
@@ -72,18 +73,14 @@ def predicted(first: tuple[int, int], second: tuple[int, int], capacity: int) ->
     return int(second[0] + (HEADROOM * capacity - second[1]) / growth)
 
 
-def made_up_part(model: ModelConfig, channels: int, samples: int, micro: int, device) -> dict:
-    """A part of `micro` windows as the loader gives it, with the same hidden tokens in each."""
+def made_up_batch(model: ModelConfig, channels: int, samples: int, micro: int, device) -> Batch:
+    """A batch of `micro` windows as the loader gives it, with the same hidden tokens in each."""
     tokens = model.token_count(channels, samples)
     order = torch.arange(tokens, device=device).expand(micro, -1)
     kept = tokens - model.hidden_count(tokens)
-    return {
-        "eeg": torch.randn(micro, channels, samples, device=device),
-        "positions_m": grid_positions(channels).to(device),
-        "position": torch.arange(micro, device=device),
-        "keep": order[:, :kept],
-        "hide": order[:, kept:],
-    }
+    eeg = torch.randn(micro, channels, samples, device=device)
+    places = grid_positions(channels).to(device)
+    return Batch.of(eeg, places, keep=order[:, :kept], hide=order[:, kept:])
 
 
 def largest_shape(plan: Plan) -> tuple[int, int]:
@@ -110,8 +107,8 @@ def peak_bytes(plan: Plan, micro: int, ranks: Ranks) -> int | None:
         )  # fmt: skip
         engine.train()
         for _ in range(2):  # the optimizer's state is there from the first step on
-            part = made_up_part(plan.model, *largest_shape(plan), micro, ranks.device)
-            engine.backward(engine([part], plan.model.beta, plan.config.seed).total)
+            batch = made_up_batch(plan.model, *largest_shape(plan), micro, ranks.device)
+            engine.backward(engine([batch], plan.model.beta, plan.config.seed).total)
             engine.step()
         torch.cuda.synchronize(ranks.device)
         return torch.cuda.max_memory_allocated(ranks.device)
@@ -120,7 +117,7 @@ def peak_bytes(plan: Plan, micro: int, ranks: Ranks) -> int | None:
     finally:
         if engine is not None:
             engine.destroy()
-        model = engine = part = None
+        model = engine = batch = None
         gc.collect()
         torch.cuda.empty_cache()
 

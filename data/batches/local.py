@@ -3,8 +3,7 @@
 Reading by offset copies each window once, out of the page cache; `benchmarks/loader.py` measures it
 against `wds.WebDataset` over the same shards. The order comes from data/batches/order.py, so worker
 processes and prefetching change nothing but speed: the main process hands out requests in order,
-and results come back in order. A batch is a list of dense parts (dicts of tensors), nearly always
-one.
+and results come back in order. A micro-batch is a list of `Batch`es, nearly always one.
 """
 
 from __future__ import annotations
@@ -12,44 +11,31 @@ from __future__ import annotations
 import atexit
 import functools
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.batches.order import Stream, locate
+from data.batches.batch import Batch, Prepare, Request, finite
+from data.batches.order import TrainingOrder, locate
 from data.shards.manifest import Manifest, ShardEntry
 from data.shards.readers import Readers
 from data.spacing import evenly
 from data.workers import leave_with_parent
 
-Part = dict[str, torch.Tensor]
-Transform = Callable[[Part], Part]
-
-
-@dataclass(frozen=True)
-class Request:
-    """One micro-batch: places in the stream and the sample numbers there, int64 `[B]` each."""
-
-    positions: np.ndarray
-    numbers: np.ndarray
-
 
 class WindowDataset(Dataset):
-    """Turns a `Request` into parts. Readers open on first use, in whichever process asks.
+    """Turns a `Request` into batches. Readers open on first use, in whichever process asks.
 
-    A part: eeg float16 `[b, C, T]` (robust units), positions_m float32 `[C, 3]`, position int64
-    `[b]` (place in the stream), dataset int64 `[b]` (index into `dataset_names`), number int64
-    `[b]`; and what `transform` adds. One part for each montage and length in the request, in a
-    fixed order.
+    One `Batch` for each montage and length in the request, in a fixed order: eeg, positions_m,
+    order_index, window, dataset, finite, and what `prepare` adds.
     """
 
     def __init__(
-        self, manifest: Manifest, shards: Sequence[ShardEntry], transform: Transform | None = None
+        self, manifest: Manifest, shards: Sequence[ShardEntry], prepare: Prepare | None = None
     ):
-        self.manifest, self.shards, self.transform = manifest, tuple(shards), transform
+        self.manifest, self.shards, self.prepare = manifest, tuple(shards), prepare
         self.starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
         self.dataset_names = sorted({shard.dataset for shard in self.shards})
         self._dataset_of = _numbered(shard.dataset for shard in self.shards)
@@ -59,25 +45,25 @@ class WindowDataset(Dataset):
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def meta(self, number: int) -> dict:
-        """The JSON of a sample."""
-        shard, index = locate(self.starts, np.array([number]))
+    def meta(self, window: int) -> dict:
+        """The JSON of a window."""
+        shard, index = locate(self.starts, np.array([window]))
         return self.readers[int(shard[0])].meta(int(index[0]))
 
-    def name(self, number: int) -> tuple[ShardEntry, str]:
-        """The shard and the key of a sample."""
-        shard, index = (int(x[0]) for x in locate(self.starts, np.array([number])))
+    def name(self, window: int) -> tuple[ShardEntry, str]:
+        """The shard and the key of a window."""
+        shard, index = (int(x[0]) for x in locate(self.starts, np.array([window])))
         return self.shards[shard], self.readers[shard].key(index)
 
-    def __getitem__(self, request: Request) -> list[Part]:
-        owners, indices = locate(self.starts, request.numbers)
+    def __getitem__(self, request: Request) -> list[Batch]:
+        owners, indices = locate(self.starts, request.window)
         shapes = self._shape_of[owners]
         # In the order in which they first appear: nearly always there is one.
         _, firsts = np.unique(shapes, return_index=True)
         groups = (np.flatnonzero(shapes == shapes[first]) for first in np.sort(firsts))
-        return [self._part(request, rows, owners, indices) for rows in groups]
+        return [self._batch(request, rows, owners, indices) for rows in groups]
 
-    def _part(self, request, rows, owners, indices) -> Part:
+    def _batch(self, request, rows, owners, indices) -> Batch:
         first = self.shards[owners[rows[0]]]
         eeg = np.empty((len(rows), first.channels, first.window_samples), dtype=np.float16)
         mine = owners[rows]
@@ -89,14 +75,15 @@ class WindowDataset(Dataset):
         places = zip(mine.tolist(), indices[rows].tolist(), strict=True)
         for out, (owner, index) in enumerate(places):
             eeg[out] = signals[owner][index]
-        part = {
-            "eeg": torch.from_numpy(eeg),
-            "positions_m": torch.from_numpy(self.manifest.montages[first.montage].positions_m),
-            "position": torch.from_numpy(request.positions[rows].astype(np.int64)),
-            "number": torch.from_numpy(request.numbers[rows].astype(np.int64)),
-            "dataset": torch.from_numpy(self._dataset_of[mine]),
-        }
-        return self.transform(part) if self.transform else part
+        batch = Batch(
+            eeg=torch.from_numpy(eeg),
+            positions_m=torch.from_numpy(self.manifest.montages[first.montage].positions_m),
+            order_index=torch.from_numpy(request.order_index[rows].astype(np.int64)),
+            window=torch.from_numpy(request.window[rows].astype(np.int64)),
+            dataset=torch.from_numpy(self._dataset_of[mine]),
+            finite=torch.from_numpy(finite(eeg)),
+        )
+        return self.prepare(batch) if self.prepare else batch
 
 
 def _numbered(values: Iterable) -> np.ndarray:
@@ -111,7 +98,7 @@ class TrainingRequests(Sampler):
 
     def __init__(
         self,
-        stream: Stream,
+        order: TrainingOrder,
         *,
         rank: int,
         world: int,
@@ -120,12 +107,12 @@ class TrainingRequests(Sampler):
         consumed: int,
         steps: int,
     ):
-        if micro * accumulation * world != stream.global_batch or consumed % stream.global_batch:
+        if micro * accumulation * world != order.global_batch or consumed % order.global_batch:
             raise ValueError(
                 f"{micro} x {accumulation} x {world} ranks, consumed {consumed}: "
-                f"not batches of {stream.global_batch}"
+                f"not batches of {order.global_batch}"
             )
-        self.stream, self.rank, self.world = stream, rank, world
+        self.order, self.rank, self.world = order, rank, world
         self.micro, self.accumulation = micro, accumulation
         self.consumed, self.steps = consumed, steps
 
@@ -134,16 +121,16 @@ class TrainingRequests(Sampler):
 
     def __iter__(self) -> Iterator[Request]:
         for step in range(self.steps):
-            consumed = self.consumed + step * self.stream.global_batch
+            consumed = self.consumed + step * self.order.global_batch
             for index in range(self.accumulation):
                 yield Request(
-                    *self.stream.micro_batch(consumed, self.rank, self.world, self.micro, index)
+                    *self.order.micro_batch(consumed, self.rank, self.world, self.micro, index)
                 )
 
 
 def training_loader(
     dataset: WindowDataset, requests: TrainingRequests, workers: int, pin_memory: bool
-) -> Iterator[list[Part]]:
+) -> Iterator[list[Batch]]:
     """Batches in the requests' order, whatever the number of workers (0: in this process)."""
     if not workers and not pin_memory:
         # DataLoader's own bookkeeping takes 7 % of the time of a batch.
@@ -165,9 +152,9 @@ def _data_loader(dataset, requests, workers: int, pin_memory: bool) -> DataLoade
     )
 
 
-def _as_they_are(parts: list[Part]) -> list[Part]:
+def _as_they_are(batches: list[Batch]) -> list[Batch]:
     """Tensors they are already: torch would look at each again."""
-    return parts
+    return batches
 
 
 def worker_context(workers: int):
@@ -209,9 +196,9 @@ def start_worker(worker: int) -> None:
 
 
 def evenly_spaced(dataset: WindowDataset, count: int, batch: int) -> list[Request]:
-    """Requests for `count` samples spread evenly over the split, dense and in manifest order.
+    """Requests for `count` windows spread evenly over the split, dense and in manifest order.
 
-    Positions are the sample numbers, so that whatever is keyed by position (masks) is fixed.
+    Their order_index is their number in the split, so that whatever it keys (masks) is fixed.
     """
     numbers = evenly(len(dataset), count)
     owners, _ = locate(dataset.starts, numbers)

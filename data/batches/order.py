@@ -1,7 +1,7 @@
 """In which order samples are trained: pure functions of (manifest, seed, epoch, world, consumed).
 
 An epoch is one permutation of sample numbers that depends on neither world size nor workers; a
-global batch is the next G of them, and a rank's micro-batch a slice of that. So the position in the
+global batch is the next G of them, and a rank's micro-batch a slice of that. So the place in the
 data is one integer (samples consumed), a resumed run goes on in the middle of an epoch, and another
 number of ranks with the same global batch sees the same batches.
 
@@ -25,7 +25,7 @@ PURPOSE_ORDER = 0x6F726465  # keeps this order's draws apart from other uses of 
 
 
 @dataclass(frozen=True)
-class Stream:
+class TrainingOrder:
     """The endless sequence of a split's samples, epoch after epoch.
 
     shards: the split's shards, in manifest order; sample numbers count through them. global_batch:
@@ -63,24 +63,24 @@ class Stream:
         """Samples an epoch: all, up to the last incomplete global batch."""
         return self.samples // self.global_batch * self.global_batch
 
-    def numbers(self, start: int, count: int) -> np.ndarray:
-        """Sample numbers at positions start .. start + count - 1 of the stream, int64."""
+    def windows(self, start: int, count: int) -> np.ndarray:
+        """Window numbers at the places start .. start + count - 1 of the order, int64."""
         epoch, offset = divmod(start, self.epoch_samples)
         if offset + count > self.epoch_samples:
-            raise ValueError(f"{count} samples from position {start} cross an epoch's end")
+            raise ValueError(f"{count} samples from place {start} cross an epoch's end")
         return self._order(epoch)[offset : offset + count]
 
     def micro_batch(
         self, consumed: int, rank: int, world: int, micro: int, micro_index: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What one rank trains: (positions, sample numbers), int64 `[micro]` each.
+        """What one rank trains: (order indices, window numbers), int64 `[micro]` each.
 
         consumed: samples of earlier steps, a multiple of G. micro_index counts the micro-batches of
         a step (gradient accumulation). Ranks and micro-batches together take each of the step's G
-        positions once.
+        places once.
         """
         start = consumed + (micro_index * world + rank) * micro
-        return np.arange(start, start + micro), self.numbers(start, micro)
+        return np.arange(start, start + micro), self.windows(start, micro)
 
     def _order(self, epoch: int) -> np.ndarray:
         return _epoch_order(

@@ -25,7 +25,7 @@ import torch
 import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from data.batches.local import Part, Transform
+from data.batches.batch import Batch, Prepare, finite
 from data.batches.window_table import Names, Numbers, check_fields, streamed_fields
 from data.errors import InputError
 from data.shards.manifest import Manifest, ShardEntry
@@ -37,9 +37,10 @@ PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"]\0\0")  # gzip, bzip2, xz, lzma
 class ShardStream(torch.utils.data.IterableDataset):
     """Micro-batches of one rank, endless, from `skip` micro-batches on.
 
-    Yields lists with one part, as `WindowDataset` does; `position` numbers the rank's samples over
-    all ranks, so no two samples of a run share it. `fields`: of data.window_table.FIELDS, added as
-    int64 `[b]` numbers of `names`; a label can only be one of a whole recording.
+    Yields lists with one `Batch`, as `WindowDataset` does; `order_index` numbers the rank's windows
+    over all ranks, so no two of a run share it; `window` is the same number. `fields`: of
+    `data.batches.window_table.FIELDS`, filled with int64 `[B]` numbers of `names`; a label can only
+    be one of a whole recording.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class ShardStream(torch.utils.data.IterableDataset):
         world: int,
         micro: int,
         skip: int = 0,
-        transform: Transform | None = None,
+        prepare: Prepare | None = None,
         fields: Sequence[str] = (),
     ):
         check_fields(fields)
@@ -61,7 +62,7 @@ class ShardStream(torch.utils.data.IterableDataset):
             raise InputError(f"shard_url={shard_url!r}", "it must hold {file}, the shard's name")
         self.manifest, self.shards, self.shard_url = manifest, shards, shard_url
         self.seed, self.rank, self.world = seed, rank, world
-        self.micro, self.skip, self.transform = micro, skip, transform
+        self.micro, self.skip, self.prepare = micro, skip, prepare
         self.fields = tuple(fields)
         self.names = Names.of(manifest) if fields else None
         self._numbers = Numbers(manifest, self.names) if fields else None
@@ -86,7 +87,7 @@ class ShardStream(torch.utils.data.IterableDataset):
             for rank in range(self.world)
         )
 
-    def __iter__(self) -> Iterator[list[Part]]:
+    def __iter__(self) -> Iterator[list[Batch]]:
         if torch.utils.data.get_worker_info() is not None:
             raise RuntimeError("a shard stream runs in the training process: use workers=0")
         epoch, batch_index = 0, 0
@@ -99,7 +100,7 @@ class ShardStream(torch.utils.data.IterableDataset):
                     continue
                 for samples in self._batches(shard, epoch, count):
                     if batch_index >= self.skip:
-                        yield [self._part(shard, samples, batch_index)]
+                        yield [self._batch(shard, samples, batch_index)]
                     batch_index, left = batch_index + 1, left - 1
                 if left == 0:
                     break
@@ -120,21 +121,24 @@ class ShardStream(torch.utils.data.IterableDataset):
                 yield batch
                 batch, given = [], given + 1
 
-    def _part(self, shard: ShardEntry, samples: list[dict], batch_index: int) -> Part:
+    def _batch(self, shard: ShardEntry, samples: list[dict], batch_index: int) -> Batch:
         shape = (shard.channels, shard.window_samples)
         eeg = np.stack([_signal(sample, shape) for sample in samples])
         start = (batch_index * self.world + self.rank) * self.micro
-        part = {
-            "eeg": torch.from_numpy(eeg),
-            "positions_m": torch.from_numpy(self.manifest.montages[shard.montage].positions_m),
-            "position": torch.arange(start, start + self.micro),
-            "number": torch.arange(start, start + self.micro),
-            "dataset": torch.full((self.micro,), self.dataset_names.index(shard.dataset)),
-        }
+        asked = {}
         if self._numbers:
             texts = [sample.get("json", b"") for sample in samples]
-            part |= streamed_fields(self._numbers, texts, self.fields)
-        return self.transform(part) if self.transform else part
+            asked = streamed_fields(self._numbers, texts, self.fields)
+        batch = Batch(
+            eeg=torch.from_numpy(eeg),
+            positions_m=torch.from_numpy(self.manifest.montages[shard.montage].positions_m),
+            order_index=torch.arange(start, start + self.micro),
+            window=torch.arange(start, start + self.micro),
+            dataset=torch.full((self.micro,), self.dataset_names.index(shard.dataset)),
+            finite=torch.from_numpy(finite(eeg)),
+            **asked,
+        )
+        return self.prepare(batch) if self.prepare else batch
 
 
 class _Checked:

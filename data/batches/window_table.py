@@ -10,12 +10,13 @@ once (`WindowTable`, local shards), or takes what comes with each streamed windo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from data.batches.batch import Batch, Prepare
 from data.errors import InputError
 from data.shards.manifest import Manifest
 from data.shards.readers import Readers
@@ -23,7 +24,6 @@ from data.subjects.people import People
 
 FIELDS = ("recording", "person", "label")
 NO_LABEL = -1
-Part = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -121,26 +121,27 @@ class WindowTable:
         rows = np.array([numbers.of(meta) for meta in own], np.int64).reshape(-1, 3)
         return cls(names, *rows.T.copy())
 
-    def add(self, part: Part, *fields: str) -> Part:
-        """`part` of a WindowDataset over this split's shards, with int64 `[b]` for each field."""
-        rows = part["number"].numpy()
-        return part | {field: torch.from_numpy(getattr(self, field)[rows]) for field in fields}
+    def add(self, batch: Batch, *fields: str) -> Batch:
+        """`batch` of a WindowDataset over this split's shards, with int64 `[B]` for each field."""
+        rows = batch.window.numpy()
+        found = {field: torch.from_numpy(getattr(self, field)[rows]) for field in fields}
+        return replace(batch, **found)
 
 
 @dataclass(frozen=True)
 class AddFields:
-    """A loader's transform: adds `fields`, then does what `then` does. Picklable."""
+    """A `Prepare`: adds `fields`, then does what `then` does."""
 
     table: WindowTable
     fields: Sequence[str]
-    then: Callable[[Part], Part] | None = None
+    then: Prepare | None = None
 
     def __post_init__(self):
         check_fields(self.fields)
 
-    def __call__(self, part: Part) -> Part:
-        part = self.table.add(part, *self.fields)
-        return self.then(part) if self.then else part
+    def __call__(self, batch: Batch) -> Batch:
+        batch = self.table.add(batch, *self.fields)
+        return self.then(batch) if self.then else batch
 
 
 def check_fields(fields: Sequence[str]) -> None:
@@ -148,7 +149,7 @@ def check_fields(fields: Sequence[str]) -> None:
         raise ValueError(f"fields {unknown}: a batch can be given {FIELDS}")
 
 
-def streamed_fields(numbers: Numbers, texts: Sequence[bytes], fields: Sequence[str]) -> Part:
+def streamed_fields(numbers: Numbers, texts: Sequence[bytes], fields: Sequence[str]) -> dict:
     """int64 `[b]` for each of `fields`, from the JSON of `b` streamed windows."""
     try:
         metas = [json.loads(text) for text in texts]

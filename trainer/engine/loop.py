@@ -24,7 +24,6 @@ from trainer.engine.optim import kl_weight, lr_factor, make_optimizer, set_lr
 from trainer.engine.plan import Plan, can_validate
 from trainer.engine.skips import Skips, Spikes
 from trainer.engine.speed import check_gradients_together, compile_options
-from trainer.masked.draw import to_device
 from trainer.masked.parity import parity_loss
 from trainer.masked.pictures import reconstruction_picture
 from trainer.masked.validation import Validation
@@ -98,14 +97,13 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
         bar.update()
         if trouble == FINE:
             r = []
-            for parts in feed.micro_batches():
-                parts = to_device(parts, ranks.device)
+            for batches in feed.micro_batches():
                 watch.at(step, "the forward pass")
-                losses = engine(parts, torch.tensor(beta), config.seed)
+                losses = engine(batches, torch.tensor(beta), config.seed)
                 watch.at(step, "the backward pass")
                 engine.backward(losses.total)
                 engine.step()
-                meter.add(losses, torch.cat([part["dataset"] for part in parts]))
+                meter.add(losses, torch.cat([batch.dataset for batch in batches]))
                 r.append(losses.per_window["r"])
         if trouble == FINE and engine.was_step_applied():
             applied += 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.batches.local import WindowDataset
-from data.batches.order import Stream, batch_sizes
+from data.batches.order import TrainingOrder, batch_sizes
 from data.errors import InputError
 from data.shards.manifest import Manifest, read_manifest
 from data.shards.tars import verify_shard
@@ -27,7 +27,7 @@ from trainer.ranks.ranks import Ranks, broadcast_object, together
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, resolved. `stream` is None where shards are streamed from a URL."""
+    """One run, resolved. `order` is None where shards are streamed from a URL."""
 
     config: RunConfig
     deepspeed: dict
@@ -36,7 +36,7 @@ class Plan:
     micro: int
     accumulation: int
     global_batch: int
-    stream: Stream | None
+    order: TrainingOrder | None
     flops_per_sample: float
     tokens_per_sample: float
     inherited: dict
@@ -87,9 +87,9 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
         config.global_batch,
     )
     config = replace(config, run_length=config.run_length or micro)
-    stream = None
+    order = None
     if config.shard_url is None:
-        stream = Stream(
+        order = TrainingOrder(
             tuple(training),
             config.seed,
             global_batch,
@@ -119,7 +119,7 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
         micro=micro,
         accumulation=accumulation,
         global_batch=global_batch,
-        stream=stream,
+        order=order,
         flops_per_sample=flops,
         tokens_per_sample=tokens,
         inherited=inherited,
@@ -167,7 +167,7 @@ def check_fit(model: ModelConfig, manifest: Manifest, where: str) -> None:
 
 def verify_shards(plan: Plan, ranks: Ranks) -> None:
     """Check the shards that this run reads, shared out over the ranks."""
-    if plan.stream is None:
+    if plan.order is None:
         return
     with together(ranks):
         dataset = WindowDataset(plan.manifest, plan.manifest.shards)

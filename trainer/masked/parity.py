@@ -5,23 +5,22 @@ from __future__ import annotations
 
 import torch
 
+from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE, normal_noise
 from model.config import ModelConfig
 from model.tokens import grid_positions
-from trainer.masked.draw import DrawMasks, to_device
+from trainer.masked.draw import DrawMasks
 
 SEED = 12_345
 CHANNELS, PATCHES, SAMPLES = 8, 8, 4
 
 
-def parity_batch(config: ModelConfig) -> list[dict]:
-    """A part of 4 windows with 8 channels and 8 patches: cumulated noise at fixed places."""
-    position = torch.arange(SAMPLES)
-    noise = normal_noise(SEED, position, (CHANNELS, PATCHES * config.patch_samples))
+def parity_batch(config: ModelConfig) -> list[Batch]:
+    """A batch of 4 windows with 8 channels and 8 patches: cumulated noise at fixed places."""
+    noise = normal_noise(SEED, torch.arange(SAMPLES), (CHANNELS, PATCHES * config.patch_samples))
     eeg = noise.cumsum(-1)
     eeg = (eeg - eeg.mean(-1, keepdim=True)) / eeg.std(-1, keepdim=True)
-    part = {"eeg": eeg, "positions_m": grid_positions(CHANNELS), "position": position}
-    return [DrawMasks(config, SEED)(part)]
+    return [DrawMasks(config, SEED)(Batch.of(eeg, grid_positions(CHANNELS)))]
 
 
 @torch.no_grad()
@@ -31,6 +30,7 @@ def parity_loss(model, device: torch.device) -> float:
     module: MaskedVAE = getattr(model, "module", model)
     training = module.training
     module.eval()
-    loss = model(to_device(parity_batch(module.config), device), 0.0, SEED).terms["error"].item()
+    batches = [batch.to(device) for batch in parity_batch(module.config)]
+    loss = model(batches, 0.0, SEED).terms["error"].item()
     module.train(training)
     return loss

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from data.batches.local import Request, WindowDataset
+from data.batches.batch import Request
+from data.batches.local import WindowDataset
 from model.autoencoder import MaskedVAE
 from trainer.engine.plan import Plan
-from trainer.masked.draw import DrawMasks, hidden_mask, to_device
+from trainer.masked.draw import DrawMasks, hidden_mask
 from trainer.masked.validation import MASK_SEED
 
 
@@ -22,14 +23,14 @@ def reconstruction_picture(model: MaskedVAE, plan: Plan, device: torch.device):
         plan.manifest, plan.manifest.of_split("val"), DrawMasks(plan.model, MASK_SEED)
     )
     number = np.array([len(dataset) // 2])
-    part = to_device(dataset[Request(number, number)], device)[0]
-    hidden = hidden_mask(part, plan.model)
+    batch = dataset[Request(number, number)][0].to(device)
+    hidden = hidden_mask(batch, plan.model)
     whole = hidden.shape[2] * plan.model.patch_samples
     training = model.training
     model.eval()
-    prediction = model.reconstruct(part["eeg"], part["positions_m"], hidden)[0].cpu().numpy()
+    prediction = model.reconstruct(batch.eeg, batch.positions_m, hidden)[0].cpu().numpy()
     model.train(training)
-    truth = part["eeg"][0, :, :whole].cpu().numpy()
+    truth = batch.eeg[0, :, :whole].cpu().numpy()
     hidden = hidden[0].cpu().numpy()
     shown = np.repeat(hidden, plan.model.patch_samples, axis=1)
     meta = dataset.meta(int(number[0]))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from data.batches.local import Part, Request, WindowDataset, evenly_spaced
+from data.batches.batch import Batch, Request
+from data.batches.local import WindowDataset, evenly_spaced
 from data.errors import InputError
 from data.shards.manifest import Manifest
 from model.autoencoder import MaskedVAE
@@ -19,8 +20,7 @@ from model.config import ModelConfig
 from model.interpolation import linear_fill, spline_fill
 from model.losses import pearson
 from model.tokens import take
-from trainer.engine.feed import finite
-from trainer.masked.draw import DrawMasks, hidden_mask, to_device
+from trainer.masked.draw import DrawMasks, hidden_mask
 from trainer.masked.latent_spread import spread, spread_sums
 from trainer.ranks.ranks import Ranks, mean_over_ranks, together
 
@@ -50,16 +50,16 @@ class Validation:
             self.batches = [self._read(requests[index % len(requests)]) for index in mine]
         self.baselines: dict[str, float] | None = None
 
-    def _read(self, request: Request) -> list[Part]:
-        parts = self.dataset[request]
-        for part in parts:
-            for row in (~finite(part["eeg"].numpy())).nonzero()[0]:
-                shard, key = self.dataset.name(int(part["number"][row]))
+    def _read(self, request: Request) -> list[Batch]:
+        batches = self.dataset[request]
+        for batch in batches:
+            for window in batch.window[~batch.finite].tolist():
+                shard, key = self.dataset.name(window)
                 raise InputError(
                     f"{shard.file}: {key}: a value of this held-out window is not finite",
                     "pack this dataset again, or train without validation: --eval_every 0",
                 )
-        return parts
+        return batches
 
     def run(self, model: MaskedVAE, seed: int) -> dict[str, float]:
         """Error and r, r by dataset, r with the latents of another window, and how the latents vary
@@ -72,27 +72,26 @@ class Validation:
         error = torch.zeros(2, dtype=torch.float64, device=device)
         latent = torch.zeros(5, self.config.latent_dim, dtype=torch.float64, device=device)
         with torch.no_grad():
-            for parts, counts in zip(self.batches, self.counts, strict=True):
-                parts = to_device(parts, device)
-                losses = model(parts, 0.0, seed)
+            for read, counts in zip(self.batches, self.counts, strict=True):
+                batches = [batch.to(device) for batch in read]
+                losses = model(batches, 0.0, seed)
                 r = losses.per_window["r"]
-                other_r = model(parts, 0.0, seed, other_latents=True).per_window["r"]
-                datasets = torch.cat([part["dataset"] for part in parts])
-                # A window that is alone in its part has no other.
+                other_r = model(batches, 0.0, seed, other_latents=True).per_window["r"]
+                datasets = torch.cat([batch.dataset for batch in batches])
+                # A window that is alone in its batch has no other.
                 paired = torch.cat(
-                    [part["position"].new_full((len(part["eeg"]),), len(part["eeg"]) > 1)
-                     for part in parts]
-                )  # fmt: skip
+                    [batch.window.new_full((len(batch),), len(batch) > 1) for batch in batches]
+                )
                 rows = [r, torch.ones_like(r), other_r * paired, paired]
                 if self.baselines is None:
-                    rows += [self._baseline_r(parts, fill) for fill in (spline_fill, linear_fill)]
+                    rows += [self._baseline_r(batches, fill) for fill in (spline_fill, linear_fill)]
                 if counts:
                     for total, row in zip(totals, rows, strict=False):
                         total.index_add_(0, datasets, row.double())
                     error += torch.stack([losses.terms["error"] * len(r), r.new_tensor(len(r))])
-                    for part, means in zip(parts, losses.latent_means, strict=True):
-                        tokens = part["keep"].shape[1] + part["hide"].shape[1]
-                        latent += spread_sums(means, part["keep"], tokens)
+                    for batch, means in zip(batches, losses.latent_means, strict=True):
+                        tokens = batch.keep.shape[1] + batch.hide.shape[1]
+                        latent += spread_sums(means, batch.keep, tokens)
         model.train(training)
         totals = mean_over_ranks(totals, self.ranks).cpu()
         error = mean_over_ranks(error, self.ranks).cpu()
@@ -112,13 +111,13 @@ class Validation:
             values["r_other_latents"] = (totals[2].sum() / totals[3].sum()).item()
         return {**values, **spread(latent), **self.baselines}
 
-    def _baseline_r(self, parts: list[Part], fill) -> torch.Tensor:
+    def _baseline_r(self, batches: list[Batch], fill) -> torch.Tensor:
         found = []
-        for part in parts:
-            hidden = hidden_mask(part, self.config)
+        for batch in batches:
+            hidden = hidden_mask(batch, self.config)
             whole = hidden.shape[2] * self.config.patch_samples
-            eeg = part["eeg"][..., :whole]
-            filled = fill(eeg, part["positions_m"], hidden)
+            eeg = batch.eeg[..., :whole]
+            filled = fill(eeg, batch.positions_m, hidden)
             # A sample's mask hides as many patches as any other's, so the values form a table.
             index = hidden.flatten(1).nonzero()[:, 1].view(len(eeg), -1)
             cut = [
