@@ -54,7 +54,7 @@ def output_gradient(model: MaskedVAE, batch: Batch) -> torch.Tensor:
 def fill_gradient(model: MaskedVAE, batch: Batch) -> torch.Tensor:
     """Likewise of the fill alone."""
     eeg = batch.eeg.clone().requires_grad_()
-    filled = model._filled(*model._prepare(eeg, batch.positions_m), batch.hide)
+    filled = model._filled(*model.tokens.prepare(eeg, batch.positions_m), batch.hide)
     hidden = take(filled, batch.hide)
     weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(9))
     return torch.autograd.grad((hidden * weights).sum(), eeg)[0]
@@ -108,7 +108,7 @@ def test_other_latents_are_those_of_another_window_under_the_same_mask():
         own = model([batch], 0.0, 0)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(losses.per_window["r"], pearson(wanted, take(
-        model.patchify(batch.eeg), batch.hide
+        model.tokens.cut(batch.eeg), batch.hide
     )))  # fmt: skip
     assert not torch.allclose(losses.per_window["r"], own.per_window["r"])
 
@@ -118,7 +118,7 @@ def test_latents_are_interpolated_as_samples_are():
     config = preset("tiny", **SMALL, patch_samples=4)
     batch = DrawMasks(config, 0, {"random": 1.0})(Batch.of(torch.randn(2, 16, 20), PLACES))
     model = MaskedVAE(config)
-    samples = model.patchify(batch.eeg)
+    samples = model.tokens.cut(batch.eeg)
     found = fill_latents(take(samples, batch.keep), batch.keep, 80, 5, PLACES)
     torch.testing.assert_close(found, model._filled(batch.eeg, PLACES, batch.hide))
     keep = torch.tensor([[0, 3]])
@@ -145,7 +145,7 @@ def test_free_bits_give_one_gradient_for_every_micro_batch(size):
     batch = batch_of(model.config, 8)
     batch.eeg.mul_(torch.logspace(-2, 1, 8)[:, None, None])
     with torch.no_grad():
-        _, mean, logvar = model.encoder(take(model.patchify(batch.eeg), batch.keep),
+        _, mean, logvar = model.encoder(take(model.tokens.cut(batch.eeg), batch.keep),
                                         PLACES, 5, batch.keep)  # fmt: skip
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(1)
     assert 0.1 < (kl < 1.0).double().mean() < 0.9  # they bind for some windows and dimensions
