@@ -509,7 +509,7 @@ def test_no_window_left_is_an_error(root, tmp_path):
         ("sources: [simulated]\nprofil: default\n", "Did you mean profile?"),
         ("sources: simulated\n", "sources must be a list"),
         ("sources: []\n", "sources must be a list"),
-        ("- simulated\n", "not a recipe"),
+        ("- simulated\n", "not a mapping of settings"),
         ("sources: [simulated\n", "not YAML"),
         ("sources: [simulated]\nseed: yes\n", "seed"),
         ("sources: [simulated]\nseed: 1.5\n", "seed"),

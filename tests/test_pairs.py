@@ -515,7 +515,7 @@ def _without_transform(raw):
         ("raw:{path},sss=yes", "eeg2meg", "write sss=1 or sss=0"),
         ("raw:{path},regress=eog", "eeg2meg", "no channel is typed EOG"),
         ("raw:{path}", "eeg2meg", "no MEG channels"),
-        ("simulated-pairs:cubic", "eeg2meg", "linear or nonlinear"),
+        ("simulated-pairs:cubic", "eeg2meg", "linear, nonlinear"),
         ("simulated-pairs,eeg=500", "eeg2meg", "whole number from 8 to 74"),
         ("simulated-pairs,runs=0.5", "eeg2meg", "runs=0.5"),
     ],
