@@ -21,7 +21,7 @@ import numpy as np
 from data.batches.pairs import PairedWindows
 from data.errors import InputError, run_command
 from data.shards.manifest import read_manifest
-from data.simulate.eeg_meg import oracle_of
+from data.simulate.oracle import oracle_of
 
 RIDGE = 1e-3
 """Of the mean power of an electrode; 1e-4 and 1e-2 change r by less than .01."""

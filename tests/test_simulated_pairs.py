@@ -15,8 +15,9 @@ from data.packing.listing import list_items
 from data.shards.manifest import read_manifest
 from data.signals.eeg_meg import make_windows
 from data.signals.profiles import get_profile
-from data.simulate.eeg_meg import World, _smoothed, head, oracle_of, population, simulate, states
+from data.simulate.eeg_meg import World, head, population, simulate, states
 from data.simulate.head import sphere
+from data.simulate.oracle import _smoothed, oracle_of
 from data.sources.spec import parse_spec
 
 EEG2MEG = get_profile("eeg2meg")

@@ -3,7 +3,7 @@
     simulated-pairs                                        4 people, 3 runs of a minute each
     simulated-pairs:nonlinear,subjects=8,minutes=4,eeg=32+60+70
 
-The best possible prediction of each recording is known: `data.simulate.eeg_meg.oracle_of`.
+The best possible prediction of each recording is known: `data.simulate.oracle.oracle_of`.
 """
 
 from __future__ import annotations

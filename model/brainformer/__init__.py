@@ -4,13 +4,8 @@ classes; a folder written by `save_pretrained` also holds the code, for `trust_r
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from .configuration_brainformer import BrainformerConfig
-from .modeling_brainformer import (
-    BrainformerForEEG2MEG,
-    BrainformerModel,
-    BrainformerModelOutput,
-    BrainformerOutput,
-    BrainformerTranslation,
-)
+from .modeling_brainformer import BrainformerForEEG2MEG, BrainformerModel
+from .outputs_brainformer import BrainformerModelOutput, BrainformerOutput, BrainformerTranslation
 from .processing_brainformer import BrainformerProcessor
 from .quantizer_brainformer import MuLawQuantizer
 

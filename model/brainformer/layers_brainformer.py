@@ -22,8 +22,8 @@ MAX_SEQUENCES_X_HEADS = 65_535
 
 
 def named_generator(seed: int, name: str, device: torch.device) -> torch.Generator:
-    """A generator keyed by (seed, name). As in model/initial.py, which a folder that holds this
-    model with its code does not have."""
+    """A generator keyed by (seed, name). As in model/transformer.py, which a folder that holds
+    this model with its code does not have."""
     digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
 

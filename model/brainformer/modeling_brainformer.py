@@ -11,13 +11,10 @@ segment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from .configuration_brainformer import BrainformerConfig
 from .heads_brainformer import Heads
@@ -30,42 +27,15 @@ from .layers_brainformer import (
     over_time,
     rotary_angles,
 )
+from .outputs_brainformer import (
+    BrainformerModelOutput,
+    BrainformerOutput,
+    BrainformerTranslation,
+)
 from .pretrained_brainformer import PretrainedTokens
 from .quantizer_brainformer import MuLawQuantizer
 from .sensors_brainformer import MEG_FEATURES, POSITION_FEATURES, LinearSkip, SensorEncoder
 from .states_brainformer import StateMixer
-
-
-@dataclass
-class BrainformerModelOutput(ModelOutput):
-    """`last_hidden_state [B, Ct, L, D]` of the MEG, `encoder_last_hidden_state [B, Cs, L, D]`."""
-
-    last_hidden_state: torch.Tensor | None = None
-    encoder_last_hidden_state: torch.Tensor | None = None
-
-
-@dataclass
-class BrainformerOutput(ModelOutput):
-    """In scaled units, zero where padded.
-
-    `prediction`, `log_variance`: `[B, Ct, T]` fp32. `logits`: `[B, Ct, T, 258]`, only when asked
-    for. `regression_loss`, `token_loss`: the parts of `loss` that the head has.
-    """
-
-    loss: torch.Tensor | None = None
-    prediction: torch.Tensor | None = None
-    log_variance: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    regression_loss: torch.Tensor | None = None
-    token_loss: torch.Tensor | None = None
-
-
-@dataclass
-class BrainformerTranslation(ModelOutput):
-    """`meg`, `std`: `[B, Ct, T]`, tesla for magnetometers and tesla/metre for gradiometers."""
-
-    meg: torch.Tensor | None = None
-    std: torch.Tensor | None = None
 
 
 class BrainformerPreTrainedModel(PreTrainedModel):

@@ -15,7 +15,8 @@ import numpy as np
 
 from data.batches.pairs import PairedMontage
 from data.errors import InputError
-from data.simulate.eeg_meg import World, head, oracle_of
+from data.simulate.eeg_meg import World, head
+from data.simulate.oracle import oracle_of
 from trainer.translation.common import Common
 from trainer.translation.pieces import Piece, Pieces
 from trainer.translation.ridge import Linear, Moments, fit_ridge, reduced_rank
