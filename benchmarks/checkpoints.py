@@ -34,10 +34,11 @@ from model.config import preset
 from model.tokens import grid_positions
 from trainer.checkpoints.checkpoint import checkpoint_folder, damaged, tag_of
 from trainer.checkpoints.save import save
-from trainer.engine.config import RunConfig
 from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.engine.optim import make_optimizer
+from trainer.masked.config import MaskedConfig
 from trainer.masked.draw import DrawMasks
+from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import start_ranks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,12 +90,13 @@ def main() -> None:
     batch = [DrawMasks(model_config, 0)(Batch.of(eeg, grid_positions(arguments.channels)))]
     model = MaskedVAE(model_config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    config = RunConfig(preset=arguments.preset, keep_last=1)
+    config = MaskedConfig(preset=arguments.preset, keep_last=1)
     settings = read_deepspeed_config(str(ROOT / "ds_configs/zero2.json"))
     settings["train_micro_batch_size_per_gpu"] = arguments.batch
     settings["bf16"] = {"enabled": False}
+    groups = layered_groups(model, config, model_config.depth)
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=make_optimizer(model, config, model_config.depth), config=settings
+        model=model, optimizer=make_optimizer(groups, config), config=settings
     )
 
     def step() -> None:

@@ -22,13 +22,14 @@ from data.batches.batch import Request
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, ModelConfig, preset
 from model.tokens import TOKENS
-from trainer.engine.config import RunConfig
 from trainer.engine.feed import Feed
-from trainer.engine.log import Accumulator
-from trainer.engine.optim import kl_weight, lr_factor, make_optimizer, set_lr
-from trainer.engine.plan import Plan, make_plan
+from trainer.engine.log import Meter
+from trainer.engine.optim import lr_factor, make_optimizer, set_lr
+from trainer.engine.plan import make_plan
 from trainer.engine.speed import check_gradients_together
-from trainer.engine.start import initial_model
+from trainer.engine.task import Plan, Progress
+from trainer.masked.config import MaskedConfig
+from trainer.masked.task import MaskedTask
 from trainer.ranks.ranks import Ranks
 from trainer.ranks.stopping import StopRequests
 
@@ -91,7 +92,7 @@ def plan_of(
         setting.work / f"shards-{shape}-{case.model.sfreq_hz:g}Hz", channels=case.channels,
         samples=case.samples, sfreq_hz=case.model.sfreq_hz, windows=windows,
     )  # fmt: skip
-    config = RunConfig(
+    config = MaskedConfig(
         **{
             "deepspeed_config": str(ROOT / f"ds_configs/{deepspeed}.json"),
             "shards": str(shards),
@@ -103,7 +104,7 @@ def plan_of(
             **changes,
         }
     )
-    return make_plan(config, case.model, setting.ranks.world)
+    return make_plan(config, MaskedTask(config, case.model), setting.ranks.world)
 
 
 class EngineRun:
@@ -121,11 +122,10 @@ class EngineRun:
         import deepspeed
 
         self.plan, self.ranks, config = plan, ranks, plan.config
-        model = initial_model(plan)
-        model.recompute_activations(config.recompute)
+        model = plan.task.build_model(plan)
         if prepare:
             prepare(model)
-        self.optimizer = make_optimizer(model, config, plan.model.depth)
+        self.optimizer = make_optimizer(plan.task.parameter_groups(model, plan), config)
         self.engine, *_ = deepspeed.initialize(
             model=model, optimizer=self.optimizer, config=plan.deepspeed
         )
@@ -133,7 +133,7 @@ class EngineRun:
         self.engine.train()
         self.feed = Feed(plan, ranks, 0, requests)
         names = self.feed.dataset.dataset_names
-        self.meter = Accumulator(names, plan.model.latent_dim, ranks.device)
+        self.meter = Meter(names, ranks.device)
         self.stopping = StopRequests(plan.run, ranks)
         self.applied = 0
         self.loss: torch.Tensor | None = None
@@ -142,9 +142,9 @@ class EngineRun:
         """One optimizer step; returns how many windows it took."""
         config, windows = self.plan.config, 0
         set_lr(self.optimizer, config.peak_lr * lr_factor(self.applied, config))
-        beta = kl_weight(self.applied, self.plan.model.beta, config)
+        at = Progress(self.applied, self.applied, config.steps, config.seed)
         for batches in self.feed.micro_batches():
-            losses = self.engine(batches, torch.tensor(beta), config.seed)
+            losses = self.plan.task.loss(self.engine, batches, at)
             self.engine.backward(losses.total)
             self.engine.step()
             self.meter.add(losses, torch.cat([batch.dataset for batch in batches]))

@@ -17,8 +17,7 @@ from benchmarks.gpu_cases import EngineRun, Setting, in_fp32, plan_of, usual_cas
 from benchmarks.gpu_report import Report
 from data.batches.batch import Request
 from trainer.engine.feed import training_dataset
-from trainer.engine.plan import Plan
-from trainer.engine.start import initial_model
+from trainer.engine.task import Plan
 
 POINTS = 12  # rows of the table of curves
 
@@ -80,7 +79,7 @@ def gradients(setting: Setting, report: Report) -> None:
     batches = [batch.to(setting.device) for batch in found]
 
     def gradient(dtype: torch.dtype, backend: SDPBackend | None) -> torch.Tensor:
-        model = initial_model(plan).to(setting.device, dtype)
+        model = plan.task.build_model(plan).to(setting.device, dtype)
         if backend is None:
             model(batches, 1e-3, 0).total.backward()
         else:

@@ -26,7 +26,7 @@ from model.losses import LossTerms, objective
 from model.tokens import take
 from model.transformer import Stack, attention
 from trainer.engine.feed import training_dataset
-from trainer.engine.plan import Plan
+from trainer.engine.task import Plan
 
 CHANNELS, SMALL_CHANNELS = (8, 16, 32, 64, 128), (4, 8)
 HELD_OUT = 0.1  # share of each shard's windows, at its end
@@ -128,7 +128,7 @@ def orders(plan: Plan, windows: int, budget: int) -> tuple[dict[str, list[Reques
         numbers = np.arange(start, start + shard.samples)
         cut = int(shard.samples * (1 - HELD_OUT))
         held.append(numbers[cut:])
-        count = plan.model.token_count(shard.channels, shard.window_samples)
+        count = plan.task.model.token_count(shard.channels, shard.window_samples)
         groups.setdefault(count, []).append(numbers[:cut])
         start += shard.samples
     groups = {count: rng.permutation(np.concatenate(found)) for count, found in groups.items()}
@@ -179,7 +179,10 @@ def measure(setting, report: Report, plan: Plan, way: str, requests: list, held)
 
     shards = plan.manifest.of_split("train")
     counts = np.concatenate(
-        [np.full(s.samples, plan.model.token_count(s.channels, s.window_samples)) for s in shards]
+        [
+            np.full(s.samples, plan.task.model.token_count(s.channels, s.window_samples))
+            for s in shards
+        ]
     )
     sizes = [int(counts[request.window].sum()) for request in requests]
     run = EngineRun(plan, setting.ranks, prepare, requests)

@@ -12,7 +12,7 @@ from benchmarks.gpu_cases import Case, EngineRun, Rate, Setting, plan_of, releas
 from benchmarks.gpu_original import original_step, vitmae_step
 from benchmarks.gpu_report import Report
 from model.tokens import TOKENS
-from trainer.engine.plan import Plan
+from trainer.engine.task import Plan
 
 
 def rates(rate: Rate, micro: int) -> dict:

@@ -25,23 +25,22 @@ from benchmarks.gpu_report import Report
 from benchmarks.gpu_step import achieved
 from trainer.engine.feed import Feed
 from trainer.engine.optim import make_optimizer
-from trainer.engine.plan import Plan
-from trainer.engine.start import initial_model
+from trainer.engine.task import Plan
 
 
 def ddp_step(plan: Plan, setting: Setting) -> Callable[[], int]:
     """One optimizer step of torch's DistributedDataParallel; returns the windows it took."""
     device = setting.device
-    plain = initial_model(plan).to(device)
+    plain = plan.task.build_model(plan).to(device)
     ids = [device.index] if device.type == "cuda" else None
     model = nn.parallel.DistributedDataParallel(plain, device_ids=ids)
-    optimizer = make_optimizer(plain, plan.config, plan.model.depth)
+    optimizer = make_optimizer(plan.task.parameter_groups(plain, plan), plan.config)
     feed = Feed(plan, setting.ranks, 0)
 
     def step() -> int:
         batches = next(feed.micro_batches())
         with torch.autocast(device.type, torch.bfloat16):
-            loss = model(batches, plan.model.beta, plan.config.seed).total
+            loss = model(batches, plan.task.model.beta, plan.config.seed).total
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

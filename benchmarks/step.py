@@ -24,9 +24,10 @@ from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
 from model.tokens import grid_positions
-from trainer.engine.config import RunConfig
 from trainer.engine.optim import make_optimizer
+from trainer.masked.config import MaskedConfig
 from trainer.masked.draw import DrawMasks
+from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import start_ranks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +79,9 @@ def engine_step(config: ModelConfig, batches: list[Batch]):
     settings = json.loads((ROOT / "ds_configs/zero2.json").read_text())
     settings["train_micro_batch_size_per_gpu"] = len(batches[0])
     model = MaskedVAE(config)
-    optimizer = make_optimizer(model, RunConfig(preset=config.preset, lr=1e-4), config.depth)
+    settings_of_run = MaskedConfig(preset=config.preset, lr=1e-4)
+    groups = layered_groups(model, settings_of_run, config.depth)
+    optimizer = make_optimizer(groups, settings_of_run)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
 
     def step() -> int:

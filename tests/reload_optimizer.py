@@ -19,20 +19,21 @@ from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
 from trainer.checkpoints import checkpoint
 from trainer.checkpoints.save import save
-from trainer.engine.config import RunConfig
 from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.engine.optim import make_optimizer
+from trainer.masked.config import MaskedConfig
 from trainer.masked.parity import parity_batch
+from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import Ranks, run_ranks, start_ranks
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_heads": 2,
          "decoder_depth": 1, "latent_dim": 8}  # fmt: skip
 
 
-def build(config: RunConfig, model: ModelConfig, settings: dict):
+def build(config: MaskedConfig, model: ModelConfig, settings: dict):
     torch.manual_seed(0)
     module = MaskedVAE(model)
-    optimizer = make_optimizer(module, config, model.depth)
+    optimizer = make_optimizer(layered_groups(module, config, model.depth), config)
     return deepspeed.initialize(model=module, optimizer=optimizer, config=settings)[0]
 
 
@@ -58,7 +59,7 @@ def main() -> None:
     settings = read_deepspeed_config(f"ds_configs/zero{stage}.json")
     settings["train_micro_batch_size_per_gpu"] = 4
     model = preset("tiny", **SMALL)
-    before = RunConfig(run=str(folder), weight_decay=0.05, layer_decay=0.9, betas=(0.9, 0.95))
+    before = MaskedConfig(run=str(folder), weight_decay=0.05, layer_decay=0.9, betas=(0.9, 0.95))
     now = replace(before, weight_decay=0.2, layer_decay=0.8, betas=(0.8, 0.9))
 
     engine = build(before, model, settings)

@@ -7,14 +7,14 @@ import json
 import pytest
 
 from data.errors import InputError
-from trainer.engine.config import RunConfig
 from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.engine.resume import check_resume, compare
+from trainer.masked.config import MaskedConfig
 
 
 def resolved(deepspeed: dict | None = None, **changes) -> dict:
     """config.json as a run writes it."""
-    config = RunConfig(**{"preset": "tiny", "steps": 1000, **changes})
+    config = MaskedConfig(**{"preset": "tiny", "steps": 1000, **changes})
     return {
         "run": json.loads(json.dumps(config.as_dict())),
         "deepspeed": {**read_deepspeed_config("ds_configs/zero2.json"), **(deepspeed or {})},

@@ -10,17 +10,19 @@ import pytest
 from data.errors import InputError, did_you_mean
 from model.autoencoder import MaskedVAE
 from model.config import preset
-from trainer.engine.config import RunConfig, add_flags, resolve
+from trainer.engine.config import add_flags, resolve
 from trainer.engine.deepspeed_json import read_deepspeed_config
-from trainer.engine.optim import kl_weight, lr_factor, parameter_groups
+from trainer.engine.optim import lr_factor
+from trainer.masked.config import MaskedConfig, kl_weight
+from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import hostfile_argument
 from trainer.translation.config import TranslationConfig
 
 
-def parse(*flags: str) -> RunConfig:
+def parse(*flags: str) -> MaskedConfig:
     parser = argparse.ArgumentParser()
-    add_flags(parser)
-    return resolve(parser.parse_args(flags))
+    add_flags(parser, kind=MaskedConfig)
+    return resolve(parser.parse_args(flags), kind=MaskedConfig)
 
 
 def test_flag_wins_over_environment_wins_over_default(monkeypatch):
@@ -108,20 +110,21 @@ def test_shipped_deepspeed_settings(root, name):
 
 
 def test_schedules():
-    cosine = RunConfig(preset="tiny", steps=1000, warmup=0.1)
+    cosine = MaskedConfig(preset="tiny", steps=1000, warmup=0.1)
     assert lr_factor(0, cosine) == pytest.approx(0.01)
     assert lr_factor(99, cosine) == pytest.approx(1.0)
     assert lr_factor(550, cosine) == pytest.approx(0.525)
     assert lr_factor(1000, cosine) == pytest.approx(0.05)
-    flat = RunConfig(preset="tiny", steps=1000, warmup=0.1, schedule="trapezoid", decay=0.2)
+    flat = MaskedConfig(preset="tiny", steps=1000, warmup=0.1, schedule="trapezoid", decay=0.2)
     assert [lr_factor(s, flat) for s in (99, 500, 800, 900, 1000)] == [1.0, 1.0, 1.0, 0.5, 0.0]
-    assert [kl_weight(s, 2.0, RunConfig(steps=100)) for s in (0, 4, 9, 50)] == [0.2, 1.0, 2.0, 2.0]
+    config = MaskedConfig(steps=100)
+    assert [kl_weight(s, 2.0, config) for s in (0, 4, 9, 50)] == [0.2, 1.0, 2.0, 2.0]
 
 
 def test_parameter_groups_hold_every_parameter_once():
     model = MaskedVAE(preset("tiny"))
-    config = RunConfig(preset="tiny", layer_decay=0.5)
-    groups = parameter_groups(model, config, depth=6)
+    config = MaskedConfig(preset="tiny", layer_decay=0.5)
+    groups = layered_groups(model, config, depth=6)
     ids = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}

@@ -17,9 +17,9 @@ from model.config import preset
 from trainer.checkpoints.lost import record
 from trainer.checkpoints.weights import describe, load_state, read_file, read_run_config
 from trainer.convert import write_weights
-from trainer.engine.config import RunConfig
 from trainer.engine.plan import make_plan, with_recorded_batch
-from trainer.engine.start import initial_model
+from trainer.masked.config import MaskedConfig
+from trainer.masked.task import MaskedTask
 from trainer.translation.resume import compare
 
 SMALL = {
@@ -36,21 +36,25 @@ def shards(tmp_path_factory):
 # ---- weights to start from ---------------------------------------------------------------------
 
 
+def built(plan):
+    return plan.task.build_model(plan)
+
+
 def plan_for(shards, init=None, **model):
-    config = RunConfig(preset="tiny", shards=str(shards), init=init and str(init), micro_batch=4)
-    return make_plan(config, preset("tiny", **{**SMALL, **model}), 1)
+    config = MaskedConfig(preset="tiny", shards=str(shards), init=init and str(init), micro_batch=4)
+    return make_plan(config, MaskedTask(config, preset("tiny", **{**SMALL, **model})), 1)
 
 
 @pytest.fixture(scope="module")
 def weights(shards, tmp_path_factory):
     plan = plan_for(shards)
     out = tmp_path_factory.mktemp("weights") / "whole.safetensors"
-    write_weights(initial_model(plan).state_dict(), describe(plan.as_dict()), out)
+    write_weights(plan.task.build_model(plan).state_dict(), describe(plan.as_dict()), out)
     return out
 
 
 def test_weights_of_the_same_model_are_taken(shards, weights, capsys):
-    model = initial_model(plan_for(shards, weights))
+    model = built(plan_for(shards, weights))
     state, _ = read_file(weights)
     assert all(value.equal(model.state_dict()[name]) for name, value in state.items())
     assert capsys.readouterr().out == ""
@@ -68,7 +72,7 @@ def test_weights_of_the_same_model_are_taken(shards, weights, capsys):
 )
 def test_weights_of_another_model_are_refused(shards, weights, change, says, words):
     with pytest.raises(InputError) as caught:
-        initial_model(plan_for(shards, weights, **change))
+        built(plan_for(shards, weights, **change))
     assert says in caught.value.what
     assert words in caught.value.remedy
 
@@ -79,7 +83,7 @@ def test_what_differs_and_may_is_told(shards, weights, tmp_path, capsys):
     manifest = json.loads(path.read_text())
     manifest["profile"]["h_freq_hz"] = 45.0
     path.write_text(json.dumps(manifest))
-    initial_model(plan_for(other, weights))
+    built(plan_for(other, weights))
     told = capsys.readouterr().out
     assert told == "init: trained on EEG with h_freq_hz 75.0, these shards have 45.0\n"
 
@@ -92,7 +96,7 @@ def test_half_of_an_encoder_is_refused(shards, weights, tmp_path):
     write_weights({n: x for n, x in encoder.items() if n != dropped}, {**meta, "part": "encoder"},
                   out)  # fmt: skip
     with pytest.raises(InputError, match=f"1 weights are missing, as {dropped}"):
-        initial_model(plan_for(shards, out))
+        built(plan_for(shards, out))
 
 
 def test_weights_beside_the_description_of_others_are_refused(weights, tmp_path):
@@ -138,7 +142,7 @@ def test_ranks_that_cannot_share_the_batch_of_a_run_are_told_which_can(shards, t
     (tmp_path / "config.json").write_text(
         json.dumps({**plan_for(shards).as_dict(), "global_batch": 12, "run_length": 4})
     )
-    config = RunConfig(preset="tiny", run=str(tmp_path), elastic=True)
+    config = MaskedConfig(preset="tiny", run=str(tmp_path), elastic=True)
     assert with_recorded_batch(config, 4).global_batch == 12
     with pytest.raises(InputError) as caught:
         with_recorded_batch(config, 8)
@@ -240,7 +244,7 @@ def test_a_resume_does_not_need_the_initial_weights_again(shards, tmp_path):
     """They lie on scratch, and may be purged before the run ends."""
     weights = tmp_path / "whole.safetensors"
     plan = plan_for(shards, depth=2)
-    write_weights(initial_model(plan).state_dict(), describe(plan.as_dict()), weights)
+    write_weights(plan.task.build_model(plan).state_dict(), describe(plan.as_dict()), weights)
     words = [*TINY, "--shards", shards, "--run", tmp_path / "run", "--steps", 4, "--global_batch",
              8, "--eval_every", 0, "--init", weights]  # fmt: skip
     ranks(1, "trainer/pretrain.py", *words, "--stop_at", 2)

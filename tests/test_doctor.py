@@ -14,7 +14,7 @@ from data.errors import InputError
 from model.config import preset
 from model.transformer import attention
 from trainer.engine.agreement import description, difference
-from trainer.engine.config import RunConfig
+from trainer.masked.config import MaskedConfig
 from trainer.preflight import checkup
 from trainer.preflight.hosts import compare, on_host, read_hostfile
 from trainer.ranks import shared_memory
@@ -150,9 +150,9 @@ def test_remote_words_are_quoted(monkeypatch):
 
 
 def test_differences_between_nodes():
-    one = description(RunConfig(preset="tiny"))
+    one = description(MaskedConfig(preset="tiny"))
     assert difference(one, one, "a", "b") is None
-    settings = description(RunConfig(preset="small"))
+    settings = description(MaskedConfig(preset="small"))
     error = difference(one, settings, "a", "b")
     assert "b has other settings than a: preset 'small' (there 'tiny')" in error.what
     assert "EEG_PRESET=" in error.remedy
@@ -160,12 +160,12 @@ def test_differences_between_nodes():
     assert "torch 1.0" in difference(one, older, "a", "b").what
     absent = {**one, "code": {**one["code"], "model/new.py": "0"}}
     assert "model/new.py" in difference(absent, one, "a", "b").what
-    local = description(RunConfig(preset="tiny", shards="/elsewhere", workers=7))
+    local = description(MaskedConfig(preset="tiny", shards="/elsewhere", workers=7))
     assert difference(one, local, "a", "b") is None
 
 
 def test_comparing_answers():
-    facts = {**description(RunConfig()), "manifest": {"sha256": "1"}}
+    facts = {**description(MaskedConfig()), "manifest": {"sha256": "1"}}
     same = compare({"a": {"checks": [], "facts": facts}, "b": {"checks": [], "facts": facts}})
     assert [check.level for check in same] == ["ok"]
     other = {**facts, "manifest": {"sha256": "2"}}

@@ -24,8 +24,8 @@ from data.shards.manifest import read_manifest
 from trainer.checkpoints import lock
 from trainer.checkpoints.checkpoint import COMPLETE, superseded
 from trainer.checkpoints.save import _drop_superseded, disk_use, require_space
-from trainer.engine.config import RunConfig
-from trainer.engine.skips import FEWEST, is_spike
+from trainer.engine.log import FEWEST, is_spike
+from trainer.masked.config import MaskedConfig
 from trainer.ranks.watch import behind
 
 slow = pytest.mark.slow
@@ -230,9 +230,9 @@ def test_space_is_asked_for_beforehand(tmp_path):
     require_space(tmp_path / "new" / "run", 1)
     with pytest.raises(InputError, match=r"a checkpoint takes 1000000\.0 TB"):
         require_space(tmp_path / "new" / "run", 10**18)
-    text = disk_use(tmp_path, RunConfig(preset="tiny", steps=1000, keep_every=100), 10**9)
+    text = disk_use(tmp_path, MaskedConfig(preset="tiny", steps=1000, keep_every=100), 10**9)
     assert "1.0 GB each, up to 12 kept" in text
-    assert "NOT ENOUGH" in disk_use(tmp_path, RunConfig(preset="tiny"), 10**18)
+    assert "NOT ENOUGH" in disk_use(tmp_path, MaskedConfig(preset="tiny"), 10**18)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_checkpoint_is_kept_beside_later_ones_that_were_passed_over(tmp_path, 
     """Those of steps 16 and 20 have the right sizes and a wrong content: the run went back to 8."""
     for step in (4, 8, 12, 16, 20):
         whole_checkpoint(tmp_path, step)
-    config = RunConfig(preset="tiny", keep_last=last, keep_every=every)
+    config = MaskedConfig(preset="tiny", keep_last=last, keep_every=every)
     _drop_superseded(tmp_path, 12, config)
     assert [int(path.name[5:]) for path in sorted((tmp_path / "checkpoints").iterdir())] == kept
 

@@ -21,8 +21,9 @@ from data.subjects.people import SAME_NUMBERS, SHARED_UNNUMBERED, People, plain_
 from data.subjects.reserved import Reservation, parse_entry, read_reservation, refuse_reserved
 from data.subjects.split import Wish, assign_splits
 from model.config import preset
-from trainer.engine.config import RunConfig
 from trainer.engine.plan import make_plan
+from trainer.masked.config import MaskedConfig
+from trainer.masked.task import MaskedTask
 
 
 @dataclass(frozen=True)
@@ -199,20 +200,20 @@ def test_the_packer_leaves_reserved_people_out_and_the_trainer_checks(tmp_path):
 
 def test_the_trainer_refuses_shards_that_break_their_own_reservation(tmp_path, root):
     folder = tiny_shards(tmp_path / "shards")
-    config = RunConfig(
+    config = MaskedConfig(
         deepspeed_config=str(root / "ds_configs/zero2.json"), shards=str(folder),
         run=str(tmp_path / "run"), preset="tiny", micro_batch=4,
     )  # fmt: skip
     model = preset("tiny")
-    make_plan(config, model, 1)
+    make_plan(config, MaskedTask(config, model), 1)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["source"]["reserve"] = ["B"]
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="reserved for evaluation, but packed for training: B"):
-        make_plan(config, model, 1)
+        make_plan(config, MaskedTask(config, model), 1)
     manifest["source"]["reserve"] = ["B,subjects=test0"]  # in test shards, where it may be
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    make_plan(config, model, 1)
+    make_plan(config, MaskedTask(config, model), 1)
 
 
 # ---- the file ----

@@ -25,11 +25,12 @@ from data.subjects.trained_on import (
     union_of_records,
 )
 from model.config import preset
-from trainer.engine.config import RunConfig
 from trainer.engine.plan import make_plan
 from trainer.evaluate import evaluate
 from trainer.evaluate import main as evaluate_main
 from trainer.masked.adaptation import adaptation_report
+from trainer.masked.config import MaskedConfig
+from trainer.masked.task import MaskedTask
 from trainer.reports.report import markdown
 from trainer.reports.report_figures import write_figures
 
@@ -140,11 +141,11 @@ def test_weights_that_start_from_others_hold_what_both_were_trained_on(trained, 
         weights.with_suffix(".json").write_text(
             json.dumps({**description, "trained_on": trained_on})
         )
-        config = RunConfig(
+        config = MaskedConfig(
             deepspeed_config=str(root / "ds_configs/zero2.json"), shards=str(folder),
             run=str(tmp_path / "run"), preset="tiny", micro_batch=4, init=str(weights), **changes,
         )  # fmt: skip
-        return make_plan(config, model, 1).as_dict()["trained_on"]
+        return make_plan(config, MaskedTask(config, model), 1).as_dict()["trained_on"]
 
     both = plan(first)
     assert both["subjects"] == own["subjects"] | {"Other": ["7"]}

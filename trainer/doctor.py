@@ -23,13 +23,13 @@ import socket
 
 from data.errors import InputError, run_command
 from trainer.engine.agreement import description
-from trainer.engine.config import RunConfig
+from trainer.masked.config import MaskedConfig
 from trainer.preflight import checkup
 from trainer.preflight.checkup import Check
 from trainer.preflight.hosts import ANSWER, ask_nodes, compare, meet_here, read_hostfile
 from trainer.preflight.run_check import run_state
 
-SHARDS = RunConfig.shards
+SHARDS = MaskedConfig.shards
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -39,10 +39,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--hostfile", type=Path, help="also ask the nodes that this file names")
     add("--shards", type=Path, help=f"shard folder [{SHARDS}, if there is one]")
-    add("--run", type=Path, default=Path(RunConfig.run), help=f"run folder [{RunConfig.run}]")
-    add("--deepspeed_config", default=RunConfig.deepspeed_config,
-        help=f"DeepSpeed JSON [{RunConfig.deepspeed_config}]")  # fmt: skip
-    add("--preset", default=RunConfig.preset, help=f"model, for sizes [{RunConfig.preset}]")
+    add("--run", type=Path, default=Path(MaskedConfig.run), help=f"run folder [{MaskedConfig.run}]")
+    add("--deepspeed_config", default=MaskedConfig.deepspeed_config,
+        help=f"DeepSpeed JSON [{MaskedConfig.deepspeed_config}]")  # fmt: skip
+    add("--preset", default=MaskedConfig.preset, help=f"model, for sizes [{MaskedConfig.preset}]")
     add("--master_addr", help="address of the first node, if not what ssh says or Slurm's name")
     add("--wait_s", type=float, default=60.0, help="how long nodes wait for each other [60]")
     add("--as_node", type=json.loads, help=argparse.SUPPRESS)  # what `ask_nodes` starts
@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def check_machine(arguments: argparse.Namespace, slots: int | None, nodes: int):
     """(checks, facts) of this machine; facts is what all nodes must have alike."""
-    config = RunConfig(
+    config = MaskedConfig(
         run=str(arguments.run),
         preset=arguments.preset,
         deepspeed_config=arguments.deepspeed_config,

@@ -21,8 +21,8 @@ from data.files import readable
 from data.shards.manifest import Manifest, read_manifest
 from model.config import PRESETS, ModelConfig
 from model.flops import training_flops
-from trainer.engine.config import RunConfig
-from trainer.engine.plan import check_fit
+from trainer.masked.config import MaskedConfig
+from trainer.masked.initial import check_fit
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     ):  # fmt: skip
         if not good:
             raise InputError(f"--{name} {getattr(args, name)}", "give a number > 0 (mfu: up to 1)")
-    model = RunConfig(preset=args.preset, model=tuple(args.model or ())).model_config()
+    model = MaskedConfig(preset=args.preset, model=tuple(args.model or ())).model_config()
     manifest = read_manifest(args.shards)
     check_fit(model, manifest, str(args.shards))
     if not manifest.of_split("train"):

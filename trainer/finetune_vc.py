@@ -25,12 +25,13 @@ from data.errors import InputError
 from data.shards.manifest import Manifest, read_manifest
 from model.config import ModelConfig, from_dict
 from trainer.checkpoints.weights import load_model, read_description
-from trainer.engine.config import RunConfig, add_flags, resolve
+from trainer.engine.config import add_flags, resolve
 from trainer.engine.deepspeed_json import read_deepspeed_config
-from trainer.engine.loop import train
 from trainer.engine.plan import with_recorded_batch
-from trainer.engine.start import Start, prepare
+from trainer.engine.start import Finished, run_task
 from trainer.masked.adaptation import adaptation_report
+from trainer.masked.config import MaskedConfig
+from trainer.masked.task import MaskedTask
 from trainer.ranks.ranks import run_ranks
 
 DEFAULTS = {
@@ -61,11 +62,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--report_windows", type=int, default=400, help="held-out windows that are scored [400]"
     )
-    add_flags(parser, DEFAULTS)
+    add_flags(parser, DEFAULTS, MaskedConfig)
     return parser.parse_args(argv)
 
 
-def settings(arguments: argparse.Namespace) -> tuple[RunConfig, ModelConfig]:
+def settings(arguments: argparse.Namespace) -> tuple[MaskedConfig, ModelConfig]:
     """The run, and the model of `--init` with the `--model` changes."""
     changes = dict(DEFAULTS)
     changes["init"] = arguments.init or os.environ.get("EEG_INIT") or DEFAULTS["init"]
@@ -77,7 +78,7 @@ def settings(arguments: argparse.Namespace) -> tuple[RunConfig, ModelConfig]:
         )
     changes["preset"] = meta["model"]["preset"]
     changes["steps"] = 1
-    config = resolve(arguments, changes)
+    config = resolve(arguments, changes, MaskedConfig)
     if arguments.steps is None and "EEG_STEPS" not in os.environ:
         config = replace(config, steps=_steps(config, arguments.epochs))
     try:
@@ -86,7 +87,7 @@ def settings(arguments: argparse.Namespace) -> tuple[RunConfig, ModelConfig]:
         raise InputError(f"--model: {error}", "see model/config.py for the fields") from None
 
 
-def _steps(config: RunConfig, epochs: float) -> int:
+def _steps(config: MaskedConfig, epochs: float) -> int:
     if not epochs > 0:
         raise InputError(f"--epochs {epochs}", "it must be > 0")
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -108,9 +109,9 @@ def report_split(manifest: Manifest) -> str:
     return next(split for split in ("test", "val", "train") if manifest.of_split(split))
 
 
-def report(start: Start, windows: int) -> None:
+def report(done: Finished, windows: int) -> None:
     """Scores before and after, into RUN/adaptation/."""
-    plan = start.plan
+    plan = done.plan
     try:
         before, described = load_model(plan.config.init, need="encoder")
     except InputError as error:
@@ -131,20 +132,18 @@ def report(start: Start, windows: int) -> None:
         trained_on=meta["trained_on"],
         weights=plan.run,
         windows=windows,
-        device=start.ranks.device,
+        device=done.ranks.device,
     )
     print(result["summary"], flush=True)
 
 
 def main() -> None:
     arguments = parse()
-    start = prepare(*settings(arguments))
-    stopped_by = train(start.plan, start.model, start.ranks, start.resume_from)
-    if start.ranks.first and stopped_by:
-        print("to go on from there, start the same command again", flush=True)
-    elif start.ranks.first:
-        report(start, arguments.report_windows)
-    start.end(stopped_by)
+    config, model = settings(arguments)
+    done = run_task(MaskedTask(config, model), config)
+    if done.whole:
+        report(done, arguments.report_windows)
+    done.end()
 
 
 if __name__ == "__main__":

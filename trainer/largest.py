@@ -29,8 +29,10 @@ from model.config import ModelConfig
 from model.tokens import grid_positions
 from trainer.engine.config import add_flags, resolve
 from trainer.engine.optim import make_optimizer
-from trainer.engine.plan import Plan, make_plan
-from trainer.engine.start import initial_model
+from trainer.engine.plan import make_plan
+from trainer.engine.task import Plan
+from trainer.masked.config import MaskedConfig
+from trainer.masked.task import MaskedTask
 from trainer.ranks.ranks import Ranks, start_ranks
 
 MOST = 1 << 16
@@ -87,7 +89,7 @@ def largest_shape(plan: Plan) -> tuple[int, int]:
     """(channels, samples) of the training windows with the most tokens."""
     return max(
         ((shard.channels, shard.window_samples) for shard in plan.manifest.of_split("train")),
-        key=lambda shape: (plan.model.token_count(*shape), shape[0] * shape[1]),
+        key=lambda shape: (plan.task.model.token_count(*shape), shape[0] * shape[1]),
     )
 
 
@@ -98,17 +100,18 @@ def peak_bytes(plan: Plan, micro: int, ranks: Ranks) -> int | None:
     engine = None
     torch.cuda.reset_peak_memory_stats(ranks.device)
     try:
-        model = initial_model(plan)
-        model.recompute_activations(plan.config.recompute)
+        model = plan.task.build_model(plan)
         engine, *_ = deepspeed.initialize(
-            model=model, optimizer=make_optimizer(model, plan.config, plan.model.depth),
+            model=model, optimizer=make_optimizer(
+                plan.task.parameter_groups(model, plan), plan.config
+            ),
             config={**plan.deepspeed, "train_micro_batch_size_per_gpu": micro,
                     "gradient_accumulation_steps": 1},
         )  # fmt: skip
         engine.train()
         for _ in range(2):  # the optimizer's state is there from the first step on
-            batch = made_up_batch(plan.model, *largest_shape(plan), micro, ranks.device)
-            engine.backward(engine([batch], plan.model.beta, plan.config.seed).total)
+            batch = made_up_batch(plan.task.model, *largest_shape(plan), micro, ranks.device)
+            engine.backward(engine([batch], plan.task.model.beta, plan.config.seed).total)
             engine.step()
         torch.cuda.synchronize(ranks.device)
         return torch.cuda.max_memory_allocated(ranks.device)
@@ -144,13 +147,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_flags(parser)
-    config = resolve(parser.parse_args(argv))
-    model = config.model_config()
+    add_flags(parser, kind=MaskedConfig)
+    config = resolve(parser.parse_args(argv), kind=MaskedConfig)
+    task = MaskedTask(config, config.model_config())
     if not torch.cuda.is_available():
         raise InputError("no CUDA device is visible", "run this on the GPU that will train")
     ranks = start_ranks()
-    plan = make_plan(replace(config, micro_batch=1, global_batch=None), model, ranks.world)
+    plan = make_plan(replace(config, micro_batch=1, global_batch=None), task, ranks.world)
     channels, samples = largest_shape(plan)
     print(f"{config.preset}, windows of {channels} channels x {samples} samples, one rank:")
     micro, peak = largest_micro_batch(plan, ranks)

@@ -16,35 +16,33 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from trainer.engine.config import RunConfig, add_flags, resolve
-from trainer.engine.loop import train
-from trainer.engine.start import prepare
+from trainer.engine.config import add_flags, resolve
+from trainer.engine.start import run_task
+from trainer.masked.config import MaskedConfig
+from trainer.masked.task import MaskedTask
 from trainer.ranks.ranks import run_ranks
 
 
-def parse(argv: list[str] | None = None) -> RunConfig:
+def parse(argv: list[str] | None = None) -> MaskedConfig:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_flags(parser)
-    return resolve(parser.parse_args(argv))
+    add_flags(parser, kind=MaskedConfig)
+    return resolve(parser.parse_args(argv), kind=MaskedConfig)
 
 
 def main() -> None:
     config = parse()
-    start = prepare(config, config.model_config())
-    stopped_by = train(start.plan, start.model, start.ranks, start.resume_from)
-    if start.ranks.first and stopped_by:
-        print("to go on from there, start the same command again", flush=True)
-    elif start.ranks.first:
-        run = start.plan.run
+    done = run_task(MaskedTask(config, config.model_config()), config)
+    if done.whole:
+        run = done.plan.run
         print(
             f"done: {run}\n"
             f"  tensorboard --logdir {run.parent}\n"
             f"  python trainer/evaluate.py {run} --shards {config.shards} --out report/",
             flush=True,
         )
-    start.end(stopped_by)
+    done.end()
 
 
 if __name__ == "__main__":

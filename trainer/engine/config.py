@@ -14,10 +14,7 @@ import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import ClassVar
 
-from data.errors import InputError, did_you_mean
-from model.config import PRESETS, ModelConfig, preset
-
-PEAK_LR = {"tiny": 1e-3, "small": 8e-4, "base": 6e-4, "large": 4e-4, "brain2image": 2.5e-4}
+from data.errors import InputError
 
 
 def option(default, help: str, **extra):
@@ -26,7 +23,8 @@ def option(default, help: str, **extra):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run. Fields are command-line flags of the same name."""
+    """One training run, whatever its objective, which adds fields of its own in a subclass. Fields
+    are command-line flags of the same name."""
 
     environment: ClassVar[str] = "EEG_"
     """What the fields' names in the environment begin with."""
@@ -44,8 +42,6 @@ class RunConfig:
         "shards that train on any of it are refused",
     )
     run: str = option("runs/pretrain", "folder of this run: config, metrics, checkpoints")
-    preset: str = option("base", f"model size: {', '.join(PRESETS)}")
-    model: tuple[str, ...] = option((), "change a model field, as key=value; repeatable")
     init: str | None = option(None, "start from these weights: a run folder, .safetensors or .pt")
     steps: int = option(100_000, "optimizer steps of the whole run")
     stop_at: int | None = option(
@@ -56,14 +52,12 @@ class RunConfig:
     run_length: int | None = option(
         None, "windows of one montage in a row in the data order; default: the micro-batch"
     )
-    lr: float | None = option(None, "peak learning rate; default: by preset")
+    lr: float | None = option(None, "peak learning rate; default: by the model")
     warmup: float = option(0.05, "share of the steps in which the learning rate rises")
     decay: float = option(0.2, "share of the steps at the end in which it falls (trapezoid)")
     schedule: str = option("cosine", "cosine or trapezoid")
     weight_decay: float = option(0.05, "decay of weight matrices (AdamW)")
-    layer_decay: float = option(1.0, "learning-rate factor from an encoder block to the one below")
     betas: tuple[float, float] = option((0.9, 0.95), "Adam's betas")
-    beta_warmup: float = option(0.1, "share of the steps in which the KL weight rises")
     temperature: float = option(
         1.0, "datasets are drawn by size ** temperature; 1: every window once an epoch"
     )
@@ -72,6 +66,7 @@ class RunConfig:
     eval_every: int = option(1000, "steps between validations on held-out subjects; 0: never")
     eval_windows: int = option(512, "windows of the validation split that are scored")
     figure_every: int = option(5000, "steps between reconstruction figures; 0: never")
+    patience: int = option(0, "stop after this many validations without a better one; 0: never")
     save_every: int = option(1000, "steps between checkpoints")
     keep_last: int = option(2, "complete checkpoints that are kept")
     keep_every: int = option(0, "also keep those of every so many steps; 0: none of them")
@@ -102,24 +97,25 @@ class RunConfig:
         check("verify", self.verify in ("hash", "size"), "use hash or size")
         for name in ("steps", "save_every", "log_every", "keep_last", "max_skips"):
             check(name, getattr(self, name) >= 1, "it must be at least 1")
-        for name in ("eval_every", "eval_windows", "figure_every", "workers", "weight_decay"):
+        for name in (
+            "eval_every",
+            "eval_windows",
+            "figure_every",
+            "workers",
+            "weight_decay",
+            "patience",
+        ):
             check(name, getattr(self, name) >= 0, "it must not be negative")
         for name in ("micro_batch", "global_batch", "run_length", "stop_at"):
             check(name, (getattr(self, name) or 1) >= 1, "it must be at least 1")
-        for name in ("warmup", "decay", "beta_warmup", "temperature"):
+        for name in ("warmup", "decay", "temperature"):
             check(name, 0 <= getattr(self, name) <= 1, "it must lie between 0 and 1")
-        check("layer_decay", 0 < self.layer_decay <= 1, "it must lie between 0 and 1")
         check("lr", self.lr is None or self.lr > 0, "it must be > 0")
         check("betas", all(0 <= b < 1 for b in self.betas), "both must lie in [0, 1)")
         for name in ("keep_every", "timeout_s"):
             check(name, getattr(self, name) >= 0, "it must not be negative")
         check("spike", self.spike >= 0, "it must not be negative")
         check("seed", 0 <= self.seed < 2**63, "it must be a non-negative integer")
-        if self.preset not in PRESETS:
-            raise InputError(
-                f"--preset {self.preset}: no such preset",
-                f"{did_you_mean(self.preset, PRESETS)} Use one of {', '.join(PRESETS)}.".strip(),
-            )
         if self.shard_url and self.elastic:
             raise InputError(
                 "--elastic with --shard_url", "streamed shards are divided by rank: use local ones"
@@ -135,18 +131,8 @@ class RunConfig:
 
     @property
     def peak_lr(self) -> float:
-        return self.lr if self.lr is not None else PEAK_LR[self.preset]
-
-    def model_config(self) -> ModelConfig:
-        """The preset with the `--model` changes; InputError names what does not fit."""
-        try:
-            return preset(self.preset, **self.model_changes())
-        except (ValueError, TypeError) as error:
-            raise InputError(f"--model: {error}", "see model/config.py for the fields") from None
-
-    def model_changes(self) -> dict:
-        """The `--model KEY=VALUE` flags."""
-        return model_changes(self.model)
+        """Of the schedule; objectives that know better say their own default."""
+        return self.lr if self.lr is not None else 1e-3
 
     def as_dict(self) -> dict:
         return asdict(self)

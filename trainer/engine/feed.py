@@ -19,8 +19,7 @@ from data.batches.batch import Batch, Request
 from data.batches.local import TrainingRequests, WindowDataset, training_loader
 from data.errors import InputError
 from data.shards.tars import ShardReader
-from trainer.engine.plan import Plan
-from trainer.masked.draw import DrawMasks
+from trainer.engine.task import Plan
 from trainer.ranks.ranks import Ranks, SharedError
 from trainer.ranks.stopping import shielded
 
@@ -29,9 +28,8 @@ NAMED = 5  # windows that one message names
 
 
 def training_dataset(plan: Plan) -> WindowDataset:
-    """The training split, with masks drawn."""
-    draw = DrawMasks(plan.model, plan.config.seed)
-    return WindowDataset(plan.manifest, plan.manifest.of_split("train"), draw)
+    """The training split, prepared by the run's task."""
+    return WindowDataset(plan.manifest, plan.manifest.of_split("train"), plan.task.prepare(plan))
 
 
 class Feed:

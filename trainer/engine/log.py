@@ -1,15 +1,22 @@
-"""What a run reports: averages between log lines, metrics.jsonl, TensorBoard, the chip's rate.
+"""What a run reports: averages between log lines, metrics.jsonl, TensorBoard, the chip's rate, steps
+that were left out and steps whose gradient was unusually large.
 
 Values stay on the device until a log line is due, so the step itself waits for nothing. On resume,
 lines past the resumed step are dropped from both logs: a curve never runs over the same steps
 twice.
+
+A step is left out on all ranks where its data or its gradients are not finite. A large gradient is
+only reported: it is clipped anyway (`gradient_clipping`), and knowing of it before the optimizer's
+step would make every step wait for the device.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,50 +26,63 @@ from torch.utils.tensorboard import SummaryWriter
 from data.files import write_atomic
 from model.losses import LossTerms
 from model.transformer import multiplied_in
-from trainer.ranks.ranks import Ranks, mean_over_ranks
+from trainer.ranks.ranks import Ranks, SharedError, mean_over_ranks
+
+REMEMBERED = 200  # steps that the running median spans
+FEWEST = 20  # steps before which there is no median to compare with
 
 
-class Accumulator:
-    """Sums of a log interval, on the device."""
+class Meter:
+    """Averages of a log interval, on the device until they are asked for."""
 
-    def __init__(self, dataset_names: list[str], latent_dim: int, device: torch.device):
-        self.names, self.device, self.latent_dim = dataset_names, device, latent_dim
+    def __init__(self, dataset_names: list[str], device: torch.device):
+        self.names, self.device = dataset_names, device
         self.reset()
 
     def reset(self) -> None:
-        self.scalars: dict[str, torch.Tensor] = {}
         self.count = 0
-        self.r = torch.zeros(2, len(self.names), device=self.device)
-        self.kl = torch.zeros(self.latent_dim, device=self.device)
+        self.scalars: dict[str, torch.Tensor] = {}
+        self.vectors: dict[str, torch.Tensor] = {}
+        self.windows: dict[str, torch.Tensor] = {}  # [2, data sets]: sums and counts
+        self.as_they_are: dict[str, float] = {}
 
     def add(self, losses: LossTerms, datasets: torch.Tensor) -> None:
-        """One micro-batch; datasets int64 `[B]`: which dataset each window is of."""
-        for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
-            self.scalars[name] = self.scalars.get(name, 0.0) + value.float()
+        """One micro-batch; datasets int64 `[B]`: which data set each window is of."""
         self.count += 1
-        r = losses.per_window["r"]
-        self.r[0].index_add_(0, datasets, r)
-        self.r[1].index_add_(0, datasets, torch.ones_like(r))
-        self.kl += losses.vectors["kl_per_dim"]
+        for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
+            if isinstance(value, float):
+                self.as_they_are[name] = value
+            else:
+                self.scalars[name] = self.scalars.get(name, 0.0) + value.float()
+        for name, value in losses.per_window.items():
+            if name not in self.windows:
+                self.windows[name] = torch.zeros(2, len(self.names), device=self.device)
+            self.windows[name][0].index_add_(0, datasets, value)
+            self.windows[name][1].index_add_(0, datasets, torch.ones_like(value))
+        for name, value in losses.vectors.items():
+            self.vectors[name] = self.vectors.get(name, 0.0) + value
 
-    def result(self, ranks: Ranks) -> dict[str, float]:
-        """Means over the interval and all ranks; every rank must call it. Empty where all of the
-        interval's steps were skipped."""
+    def result(self, ranks: Ranks) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """(values, vectors): means over the interval and all ranks; every rank must call it. Empty
+        where all of the interval's steps were skipped."""
         if self.count == 0:
-            return {}
+            return {}, {}
         scalars = torch.stack(list(self.scalars.values()))
         scalars = mean_over_ranks(scalars, ranks).cpu() / self.count
-        r = mean_over_ranks(self.r, ranks).cpu()
-        kl = mean_over_ranks(self.kl, ranks).cpu() / self.count
         values = dict(zip(self.scalars, scalars.tolist(), strict=True))
-        values["r"] = (r[0].sum() / r[1].sum().clamp_min(1e-9)).item()
-        for name, total, count in zip(self.names, *r.tolist(), strict=True):
-            if count:
-                values[f"r/{name}"] = total / count
-        values["latent/kl_max_dim"] = kl.max().item()
-        values["latent/kl_min_dim"] = kl.min().item()
+        for name, sums in self.windows.items():
+            total, count = mean_over_ranks(sums, ranks).cpu()
+            values[name] = (total.sum() / count.sum().clamp_min(1e-9)).item()
+            for dataset, part, of in zip(self.names, total.tolist(), count.tolist(), strict=True):
+                if of:
+                    values[f"{name}/{dataset}"] = part / of
+        vectors = {
+            name: mean_over_ranks(value, ranks).cpu() / self.count
+            for name, value in self.vectors.items()
+        }
+        values |= self.as_they_are
         self.reset()
-        return values
+        return values, vectors
 
 
 class Log:
@@ -146,3 +166,60 @@ def measured_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return repeat * 2 * size**3 / best
+
+
+class Skips:
+    """Counts steps in a row that were left out. `say` prints a line on the first rank."""
+
+    def __init__(self, max_skips: int, log: Log, say: Callable[[str], None]):
+        self.max_skips, self.log, self.say = max_skips, log, say
+        self.in_a_row = 0
+
+    def skipped(self, step: int, why: str) -> None:
+        """Step `step` was left out; SharedError if there were too many. All ranks call it."""
+        self.in_a_row += 1
+        self.log.event(step, "skipped", why)
+        if self.in_a_row >= self.max_skips:
+            raise SharedError(
+                f"{self.in_a_row} steps in a row were skipped, up to step {step}; the last: {why}",
+                "mend the data that are named, or try a lower --lr; every skip is in metrics.jsonl",
+            )
+        self.say(f"step {step} skipped: {why}")
+
+    def applied(self) -> None:
+        self.in_a_row = 0
+
+
+class Spikes:
+    """Tells of gradient norms above `factor` times the running median (0: never)."""
+
+    def __init__(self, factor: float, log: Log, say: Callable[[str], None]):
+        self.factor, self.log, self.say = factor, log, say
+        self._norms: deque[float] = deque(maxlen=REMEMBERED)
+        self._new: list[tuple[int, torch.Tensor]] = []
+
+    def add(self, step: int, norm: torch.Tensor | float | None) -> None:
+        """The global gradient norm of an applied step, before clipping; nothing is waited for."""
+        if self.factor and norm is not None:
+            self._new.append((step, torch.as_tensor(norm).detach()))
+
+    def tell(self) -> None:
+        """Look at the norms since the last call: one transfer from the device."""
+        if not self._new:
+            return
+        norms = torch.stack([norm.float() for _, norm in self._new]).tolist()
+        for (step, _), norm in zip(self._new, norms, strict=True):
+            if spike := is_spike(norm, self._norms, self.factor):
+                what = f"gradient norm {norm:.3g}, {spike:.1f} times the median of late"
+                self.log.event(step, "spike", what)
+                self.say(f"step {step}: {what}")
+            self._norms.append(norm)
+        self._new.clear()
+
+
+def is_spike(norm: float, before: deque[float] | list[float], factor: float) -> float | None:
+    """How many times the median of `before` a norm is, where that is more than `factor`."""
+    if len(before) < FEWEST:
+        return None
+    median = statistics.median(before)
+    return norm / median if norm > factor * median > 0 else None

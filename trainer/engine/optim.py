@@ -7,6 +7,7 @@ resumed run needs no scheduler state.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -27,27 +28,19 @@ def lr_factor(step: int, config: RunConfig) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def kl_weight(step: int, beta: float, config: RunConfig) -> float:
-    """The KL weight at `step`: a linear rise to `beta`."""
-    return beta * min(1.0, (step + 1) / max(1, round(config.beta_warmup * config.steps)))
+def parameter_groups(
+    model: nn.Module, weight_decay: float, scale_of: Callable[[str], float] = lambda name: 1.0
+) -> list[dict]:
+    """Groups by decay and learning rate. Matrices decay; biases, norms and single tokens do not.
 
-
-def layer_of(name: str, depth: int) -> int:
-    """How deep a parameter sits: 0 embedding, 1..depth encoder blocks, depth + 1 the rest."""
-    if name.startswith("encoder.stack.blocks."):
-        return int(name.split(".")[3]) + 1
-    if name.startswith(("encoder.embed.", "encoder.positions.")):
-        return 0
-    return depth + 1
-
-
-def parameter_groups(model: nn.Module, config: RunConfig, depth: int) -> list[dict]:
-    """Groups by decay and layer. Matrices decay; biases, norms and single tokens do not. With
-    `layer_decay` d, layer l learns at d ** (depth + 1 - l) of the rate (Clark et al. 2020)."""
+    scale_of: a parameter's name -> its learning rate, as a share of the run's.
+    """
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in model.named_parameters():
-        decay = config.weight_decay if parameter.ndim >= 2 else 0.0
-        scale = config.layer_decay ** (depth + 1 - layer_of(name, depth))
+        if not parameter.requires_grad:
+            continue
+        decay = weight_decay if parameter.ndim >= 2 else 0.0
+        scale = scale_of(name)
         group = groups.setdefault(
             (decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale}
         )
@@ -55,9 +48,8 @@ def parameter_groups(model: nn.Module, config: RunConfig, depth: int) -> list[di
     return [groups[key] for key in sorted(groups)]
 
 
-def make_optimizer(model: nn.Module, config: RunConfig, depth: int) -> torch.optim.AdamW:
+def make_optimizer(groups: list[dict], config: RunConfig) -> torch.optim.AdamW:
     """Torch's fused AdamW: DeepSpeed's own would compile a CUDA extension at the start."""
-    groups = parameter_groups(model, config, depth)
     return torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, fused=True)
 
 

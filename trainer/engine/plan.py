@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from data.batches.local import WindowDataset
 from data.batches.order import TrainingOrder, batch_sizes
 from data.errors import InputError
-from data.shards.manifest import Manifest, read_manifest
+from data.shards.manifest import read_manifest
 from data.shards.tars import verify_shard
 from data.subjects.reserved import (
     find_reservation,
@@ -16,59 +16,16 @@ from data.subjects.reserved import (
     refuse_reserved,
     refuse_trained,
 )
-from data.subjects.trained_on import record_of, subjects_of, union_of_records
-from model.config import ModelConfig
-from model.flops import training_flops
+from data.subjects.trained_on import subjects_of
 from trainer.checkpoints.weights import read_description, read_run_config
 from trainer.engine.config import RunConfig
 from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.engine.task import Plan, Task
 from trainer.ranks.ranks import Ranks, broadcast_object, together
 
 
-@dataclass(frozen=True)
-class Plan:
-    """One run, resolved. `order` is None where shards are streamed from a URL."""
-
-    config: RunConfig
-    deepspeed: dict
-    model: ModelConfig
-    manifest: Manifest
-    micro: int
-    accumulation: int
-    global_batch: int
-    order: TrainingOrder | None
-    flops_per_sample: float
-    tokens_per_sample: float
-    inherited: dict
-    """What the weights of `--init` were trained on (data/subjects/trained_on.py); empty
-    without.
-    """
-
-    @property
-    def run(self) -> Path:
-        return Path(self.config.run)
-
-    def as_dict(self) -> dict:
-        """What config.json holds (with versions and git state)."""
-        return {
-            "run": self.config.as_dict(),
-            "deepspeed": self.deepspeed,
-            "model": self.model.as_dict(),
-            "profile": self.manifest.profile,
-            "manifest_sha256": self.manifest.sha256,
-            "trained_on": union_of_records(record_of(self.manifest), self.inherited),
-            "seed": self.config.seed,
-            "micro_batch": self.micro,
-            "accumulation": self.accumulation,
-            "global_batch": self.global_batch,
-            "run_length": self.config.run_length,
-            "temperature": self.config.temperature,
-            "flops_per_sample": self.flops_per_sample,
-        }
-
-
-def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
-    """Check settings, shards and model against each other; InputError says what does not fit."""
+def make_plan(config: RunConfig, task: Task, world: int) -> Plan:
+    """Check settings, shards and task against each other; InputError says what does not fit."""
     deepspeed = read_deepspeed_config(config.deepspeed_config)
     config = with_recorded_batch(config, world)
     manifest = read_manifest(config.shards)
@@ -76,7 +33,7 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
     reservation = find_reservation(config.reserve) if config.reserve else None
     if reservation:
         refuse_reserved(manifest, reservation)
-    check_fit(model, manifest, config.shards)
+    task.check(manifest, config.shards)
     training = manifest.of_split("train")
     if not training:
         raise InputError(f"{config.shards}: no training windows", "pack more subjects")
@@ -103,25 +60,21 @@ def make_plan(config: RunConfig, model: ModelConfig, world: int) -> Plan:
         "gradient_accumulation_steps": accumulation,
     }
     windows = sum(shard.samples for shard in training)
-    flops, tokens = (
-        sum(shard.samples * count(shard.channels, shard.window_samples) for shard in training)
-        / windows
-        for count in (lambda c, t: training_flops(model, c, t), model.token_count)
-    )
+    costs = [(shard.samples, task.cost(shard.channels, shard.window_samples)) for shard in training]
     inherited = read_description(config.init)["trained_on"] if config.init else {}
     for one in filter(None, (own_reservation(manifest), reservation)):
         refuse_trained(f"--init {config.init}", subjects_of(inherited), one)
     return Plan(
         config=config,
+        task=task,
         deepspeed=deepspeed,
-        model=model,
         manifest=manifest,
         micro=micro,
         accumulation=accumulation,
         global_batch=global_batch,
         order=order,
-        flops_per_sample=flops,
-        tokens_per_sample=tokens,
+        flops_per_sample=sum(count * cost.flops for count, cost in costs) / windows,
+        tokens_per_sample=sum(count * cost.tokens for count, cost in costs) / windows,
         inherited=inherited,
     )
 
@@ -145,24 +98,6 @@ def with_recorded_batch(config: RunConfig, world: int) -> RunConfig:
         global_batch=config.global_batch or old["global_batch"],
         run_length=config.run_length or old["run_length"],
     )
-
-
-def check_fit(model: ModelConfig, manifest: Manifest, where: str) -> None:
-    """Whether a model can take a folder's windows."""
-    rate = manifest.profile["sfreq_hz"]
-    if rate != model.sfreq_hz:
-        raise InputError(
-            f"preset {model.preset} is made for {model.sfreq_hz:g} Hz, {where} holds {rate:g} Hz",
-            f"pack with another --profile, take another --preset, or --model sfreq_hz={rate:g}",
-        )
-    for shard in manifest.shards:
-        tokens = model.token_count(shard.channels, shard.window_samples)
-        if tokens < 2:
-            raise InputError(
-                f"{where}/{shard.file}: windows of {shard.window_samples} samples give {tokens} "
-                f"token(s) of {model.patch_samples} samples",
-                "pack longer windows (--window_s), or set --model patch_samples=SMALLER",
-            )
 
 
 def verify_shards(plan: Plan, ranks: Ranks) -> None:

@@ -30,13 +30,20 @@ Refusal = tuple[str, str]
 
 
 def compare(
-    old: dict, new: dict, applied: int, ranks: tuple[int, int] = (1, 1)
+    old: dict,
+    new: dict,
+    applied: int,
+    ranks: tuple[int, int] = (1, 1),
+    kind: type[RunConfig] = RunConfig,
 ) -> tuple[list[Refusal], list[str]]:
     """(what is refused, with the way back; what is told) of two config.json contents.
 
     applied: the steps that the run has applied, at which its learning rate is compared; ranks: how
-    many there were, and are.
+    many there were, and are; kind: the class of the task's settings.
     """
+    if (before := _task_of(old)) != (now := _task_of(new)):
+        which = f"another task: {before}, now {now}"
+        return [(which, "the command that began this run")], []
     refused = []
     others = FIXED
     if ranks[0] != ranks[1] and not new["run"]["elastic"]:
@@ -58,9 +65,14 @@ def compare(
                 refused.append(other_in_json(key, before, now, old["run"].get("deepspeed_config")))
             elif not name.endswith(IN_DEEPSPEED):
                 told.append(f"{name} was {before}, is now {now}")
-    if told and not refused and (change := _learning_rate(old["run"], new["run"], applied)):
+    if told and not refused and (change := _learning_rate(old["run"], new["run"], applied, kind)):
         told.append(change)
     return refused, told
+
+
+def _task_of(config: dict) -> str:
+    """Runs from before there were tasks are masked ones."""
+    return config.get("task", {}).get("name", "masked")
 
 
 def _batch(config: dict, ranks: int) -> str:
@@ -153,10 +165,18 @@ def refusal(run: Path, refused: list[Refusal]) -> InputError:
     )
 
 
-def check_resume(run: Path, old: dict, new: dict, tag: str, marker: dict, world: int) -> None:
+def check_resume(
+    run: Path,
+    old: dict,
+    new: dict,
+    tag: str,
+    marker: dict,
+    world: int,
+    kind: type[RunConfig] = RunConfig,
+) -> None:
     """InputError where the run of `old` must not go on as `new`; else print what differs and write
     it, with everything resolved, into RUN/history.jsonl."""
-    refused, told = compare(old, new, marker["state"]["applied"], (marker["world"], world))
+    refused, told = compare(old, new, marker["state"]["applied"], (marker["world"], world), kind)
     if refused:
         raise refusal(run, refused)
     if marker["world"] != world:
@@ -191,10 +211,10 @@ def _other_groups(old: dict, new: dict) -> list[Refusal]:
     return told
 
 
-def _learning_rate(old: dict, new: dict, applied: int) -> str | None:
-    known = set(RunConfig.__dataclass_fields__)
+def _learning_rate(old: dict, new: dict, applied: int, kind: type[RunConfig]) -> str | None:
+    known = set(kind.__dataclass_fields__)
     before, now = (
-        RunConfig(**{key: _tuples(value) for key, value in run.items() if key in known})
+        kind(**{key: _tuples(value) for key, value in run.items() if key in known})
         for run in (old, new)
     )
     rates = [config.peak_lr * lr_factor(applied, config) for config in (before, now)]

@@ -1,0 +1,74 @@
+"""The best validation so far: RUN/best, and how long ago it was.
+
+Kept by the task's `criterion`, a value to minimise. The state lies in the checkpoint, so a resumed
+run neither forgets its best nor waits anew. RUN/best may be newer than the last checkpoint; a run
+that goes on from there writes it again.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import deepspeed
+import torch
+
+from data.errors import InputError
+from trainer.engine.task import BEST, Plan
+from trainer.ranks.ranks import Ranks, together
+
+
+class Best:
+    """`state`: {"step", "value"} of the best validation and "since", the validations after it; None
+    without a criterion or a validation."""
+
+    def __init__(self, plan: Plan, ranks: Ranks, state: dict | None):
+        self.plan, self.ranks, self.state = plan, ranks, state
+
+    @property
+    def waited(self) -> int:
+        """Validations without a better one."""
+        return self.state["since"] if self.state else 0
+
+    def seen(self, engine, step: int, values: dict[str, float]) -> None:
+        """After a validation; the values are the same on all ranks, which all call this."""
+        task = self.plan.task
+        if task.criterion is None:
+            return
+        value = values[task.criterion]
+        if not math.isfinite(value):
+            raise InputError(
+                f"step {step}: the {task.criterion} of validation is {value}",
+                "try a lower --lr; the last checkpoint is whole",
+            )
+        if self.state and value >= self.state["value"]:
+            self.state = {**self.state, "since": self.state["since"] + 1}
+            return
+        self.state = {"step": step, "value": value, "since": 0}
+        weights = whole_weights(engine, self.ranks)
+        with together(self.ranks):
+            if self.ranks.first:
+                self._write(weights)
+
+    def _write(self, weights: dict[str, torch.Tensor]) -> None:
+        """Into a folder beside it first: a stop in between leaves the earlier best whole."""
+        folder = self.plan.run / BEST
+        new, old = folder.with_name(f".{BEST}.new"), folder.with_name(f".{BEST}.old")
+        for path in (new, old):
+            shutil.rmtree(path, ignore_errors=True)
+        new.mkdir(parents=True)
+        self.plan.task.write_best(new, weights, self.plan)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def whole_weights(engine, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """The model's state dict on the first rank's CPU, in the dtype that it computes in; all ranks
+    call it, for with ZeRO 3 each holds a share."""
+    model = engine.module
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        if not ranks.first:
+            return {}
+        return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
