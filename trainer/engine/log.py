@@ -1,5 +1,5 @@
-"""What a run reports: averages between log lines, metrics.jsonl, TensorBoard, the chip's rate, steps
-that were left out and steps whose gradient was unusually large.
+"""What a run reports: averages between log lines, metrics.jsonl, TensorBoard, the rate of the chip,
+steps that were left out and steps whose gradient was unusually large.
 
 Values stay on the device until a log line is due, so the step itself waits for nothing. On resume,
 lines past the resumed step are dropped from both logs: a curve never runs over the same steps
