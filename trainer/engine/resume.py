@@ -44,7 +44,7 @@ def compare(
     if (before := _task_of(old)) != (now := _task_of(new)):
         which = f"another task: {before}, now {now}"
         return [(which, "the command that began this run")], []
-    refused = []
+    refused = _other_task(old, new)
     others = FIXED
     if ranks[0] != ranks[1] and not new["run"]["elastic"]:
         refused.append(_other_ranks(old, new, ranks))
@@ -73,6 +73,15 @@ def compare(
 def _task_of(config: dict) -> str:
     """Runs from before there were tasks are masked ones."""
     return config.get("task", {}).get("name", "masked")
+
+
+def _other_task(old: dict, new: dict) -> list[Refusal]:
+    """What a task says of itself besides its name: an encoder's hash, labels."""
+    before, now = old.get("task", {}), new.get("task", {})
+    init, shards = old["run"].get("init"), old["run"].get("shards")
+    words = f"--init {init} and --shards {shards} as they were"
+    shared = [key for key in _unequal(before, now) if key in before and key in now]
+    return [(f"another {key}: {before[key]}, now {now[key]}", words) for key in shared]
 
 
 def _batch(config: dict, ranks: int) -> str:

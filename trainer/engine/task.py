@@ -153,7 +153,7 @@ class Plan:
     def as_dict(self) -> dict:
         """What config.json holds (with versions and git state)."""
         return {
-            "task": {"name": self.task.name},
+            "task": {"name": self.task.name},  # `describe` may say more
             "run": self.config.as_dict(),
             "deepspeed": self.deepspeed,
             **self.task.describe(),
