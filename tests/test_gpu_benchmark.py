@@ -23,11 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import gpu
 from benchmarks.gpu_attention import DEFAULT, device_kernels, errors, kernel
 from benchmarks.gpu_cases import Case, usual_case
-from benchmarks.gpu_data import make_shards
 from benchmarks.gpu_original import EagerBlock, OriginalModel, channel_correlation
 from benchmarks.gpu_packed import packed_losses, requests_of
 from benchmarks.gpu_report import Report, page, read_rows
 from benchmarks.gpu_waiting import HostReads, idle_share, kind_of, synchronisations
+from benchmarks.shards import make_shards
 from data.batches.batch import Batch
 from data.errors import InputError
 from data.shards.manifest import read_manifest
@@ -253,13 +253,18 @@ def test_shards_of_the_benchmark_are_real_shards(tmp_path):
 def test_rows_survive_a_failure_and_a_kill(tmp_path):
     report = Report(tmp_path / "rows.jsonl", deadline_s=-math.inf)
     report.row("a", value=1.5, bad=float("nan"))
-    with report.case("a", name="wrong"):
+
+    def fail() -> dict:
         raise ValueError("first line\nsecond")
-    assert not report.time_for(1, "a", name="late")
-    assert Report(report.path, deadline_s=math.inf).time_for(1, "a", name="early")
+
+    in_time = Report(report.path, deadline_s=math.inf)
+    assert in_time.measure("a", 1, fail, name="wrong") is None
+    assert report.measure("a", 1, fail, name="late") is None
+    assert in_time.measure("a", 1, lambda: {"value": 2}, name="early") == {"value": 2}
     with open(report.path, "a") as file:
         file.write('{"table": "a", "cut')
-    first, failed, late = read_rows(report.path)
+    first, failed, late, early = read_rows(report.path)
+    assert early == {"table": "a", "name": "early", "value": 2}
     assert (first["value"], first["bad"]) == (1.5, None)
     assert failed["failed"] == "ValueError: first line"
     assert late["failed"].startswith("left out")
@@ -286,7 +291,8 @@ def test_the_program_needs_few_packages():
         "for name in ('mne', 'moabb', 'mne_bids', 'webdataset', 'sklearn', 'pandas'):\n"
         "    sys.modules[name] = None\n"
         "import importlib, benchmarks.gpu as gpu, trainer.largest\n"
-        "for name in gpu.SECTIONS: importlib.import_module('benchmarks.gpu_' + name)\n"
+        "for name, (module, _) in gpu.SECTIONS.items():\n"
+        "    assert getattr(importlib.import_module('benchmarks.' + module), 'measure_' + name)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
 
