@@ -170,7 +170,6 @@ def named_paths() -> list[tuple[str, str]]:
 
 
 MADE_UP = {
-    ("docs/extending.md", "data/sources/from_NAME.py"),
     # (where, path): examples in messages and tests.
     ("data/subjects/benchmarks.py", "data/reserve/NAME.yaml"),
     ("tests/test_doctor.py", "model/new.py"),
