@@ -20,28 +20,18 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import deepspeed
-import numpy as np
-import torch
-
-from benchmarks.common import one_core
-from data.batches.batch import Batch, finite
+from benchmarks.common import noise_batch, one_core, table
+from benchmarks.shards import make_shards
+from benchmarks.step import build_engine, engine_step
+from data.batches.batch import finite
 from data.files import hash_file, readable
-from data.shards.manifest import Manifest, Montage, montage_id
-from data.shards.tars import ShardReader, write_shard
-from model.autoencoder import MaskedVAE
+from data.shards.manifest import read_manifest
+from data.shards.tars import ShardReader
 from model.config import preset
-from model.tokens import grid_positions
 from trainer.checkpoints.checkpoint import checkpoint_folder, damaged, tag_of
 from trainer.checkpoints.save import save
-from trainer.engine.deepspeed_json import read_deepspeed_config
-from trainer.engine.optim import make_optimizer
 from trainer.masked.config import MaskedConfig
-from trainer.masked.draw import DrawMasks
-from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import start_ranks
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def seconds(action: Callable[[], object], rounds: int) -> float:
@@ -53,23 +43,6 @@ def seconds(action: Callable[[], object], rounds: int) -> float:
         action()
         found.append(time.perf_counter() - start)
     return statistics.median(found)
-
-
-def opened_shard(folder: Path, channels: int, samples: int) -> ShardReader:
-    """A shard of 64 windows of noise."""
-    places = grid_positions(channels).numpy()
-    names = tuple(f"c{index}" for index in range(channels))
-    montage = montage_id(names, places)
-    rng = np.random.default_rng(0)
-    entry = write_shard(
-        folder / "noise.tar",
-        [f"w{index}" for index in range(64)],
-        (rng.standard_normal((channels, samples)).astype(np.float16) for _ in range(64)),
-        [{"recording": "noise"}] * 64,
-        dataset="noise", split="train", montage=montage,
-    )  # fmt: skip
-    manifest = Manifest(folder, {}, {montage: Montage(names, places)}, [], [entry], {})
-    return ShardReader(manifest, entry)
 
 
 def main() -> None:
@@ -84,32 +57,20 @@ def main() -> None:
     arguments = parser.parse_args()
     ranks = start_ranks()
     one_core()
-    model_config = preset(arguments.preset)
-    samples = arguments.patches * model_config.patch_samples
-    eeg = torch.randn(arguments.batch, arguments.channels, samples)
-    batch = [DrawMasks(model_config, 0)(Batch.of(eeg, grid_positions(arguments.channels)))]
-    model = MaskedVAE(model_config)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    model = preset(arguments.preset)
+    batch = noise_batch(model, arguments.batch, arguments.channels, arguments.patches)
     config = MaskedConfig(preset=arguments.preset, keep_last=1)
-    settings = read_deepspeed_config(str(ROOT / "ds_configs/zero2.json"))
-    settings["train_micro_batch_size_per_gpu"] = arguments.batch
-    settings["bf16"] = {"enabled": False}
-    groups = layered_groups(model, config, model_config.depth)
-    engine, *_ = deepspeed.initialize(
-        model=model, optimizer=make_optimizer(groups, config), config=settings
-    )
-
-    def step() -> None:
-        engine.backward(engine(batch, 1e-3, 0).total)
-        engine.step()
-
+    engine = build_engine(model, arguments.batch, bf16={"enabled": False})
+    parameters = sum(parameter.numel() for parameter in engine.module.parameters())
+    step = engine_step(engine, batch)
     saves = [0]
 
     def one_save() -> None:
         saves[0] += 1
         save(engine, run, saves[0], {"step": saves[0], "applied": saves[0]}, config, ranks)
 
-    half = eeg.half().numpy()
+    samples = arguments.patches * model.patch_samples
+    half = batch[0].eeg.half().numpy()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         run = Path(folder) / "run"
         step_s = seconds(step, arguments.rounds)
@@ -118,26 +79,42 @@ def main() -> None:
         size = sum(file.stat().st_size for file in last.iterdir())
         check_s = seconds(lambda: damaged(last), arguments.rounds)
         finite_s = seconds(lambda: finite(half), 50)
-        reader = opened_shard(Path(folder), arguments.channels, samples)
+        manifest = read_manifest(make_shards(
+            Path(folder) / "shards", channels=(arguments.channels,), samples=samples,
+            sfreq_hz=model.sfreq_hz, windows=128,
+        ))  # fmt: skip
+        reader = ShardReader(manifest, manifest.shards[0])
         look_s = seconds(reader.check_unchanged, 1000)
         hash_s = seconds(lambda: hash_file(reader.path), arguments.rounds)
         rate = reader.path.stat().st_size / hash_s
 
     share = save_s / (save_s + arguments.save_every * step_s)
+    looks = arguments.batch * look_s / step_s
+    rows = {
+        "a step": (f"{step_s * 1e3:.1f} ms", ""),
+        f"a checkpoint of {readable(size)}": (
+            f"{save_s:.3f} s ({readable(size / save_s)}/s)",
+            f"{share:.2%} at one every {arguments.save_every} steps",
+        ),
+        "reading one again, every byte (CRC-32)": (f"{check_s:.3f} s", "once, at a resume"),
+        "NaN and infinity looked for in a batch": (
+            f"{finite_s * 1e3:.3f} ms", f"{finite_s / step_s:.2%}, in the loader's processes"
+        ),
+        "a look at a shard before it is read": (
+            f"{look_s * 1e6:.1f} us", f"{looks:.3%} if each window is of another shard"
+        ),
+        "hash of the shards (`--verify hash`)": (
+            f"{readable(rate)}/s a rank", "once, at the start"
+        ),
+    }  # fmt: skip
     print(
         f"preset {arguments.preset}, {parameters / 1e6:.1f} M parameters, batch {arguments.batch} "
-        f"x {arguments.channels} channels x {samples} samples, one core\n\n"
-        f"| what | takes | of training time |\n|---|---|---|\n"
-        f"| a step | {step_s * 1e3:.1f} ms | |\n"
-        f"| a checkpoint of {readable(size)} | {save_s:.3f} s ({readable(size / save_s)}/s) | "
-        f"{share:.2%} at one every {arguments.save_every} steps |\n"
-        f"| reading one again, every byte (CRC-32) | {check_s:.3f} s | once, at a resume |\n"
-        f"| NaN and infinity looked for in a batch | {finite_s * 1e3:.3f} ms | "
-        f"{finite_s / step_s:.2%}, in the loader's processes |\n"
-        f"| a look at a shard before it is read | {look_s * 1e6:.1f} us | "
-        f"{arguments.batch * look_s / step_s:.3%} if each window is of another shard |\n"
-        f"| hash of the shards (`--verify hash`) | {readable(rate)}/s a rank | once, at the start |"
+        f"x {arguments.channels} channels x {samples} samples, one core\n"
     )
+    print(table([
+        {"what": what, "takes": takes, "of training time": share}
+        for what, (takes, share) in rows.items()
+    ]))  # fmt: skip
 
 
 if __name__ == "__main__":

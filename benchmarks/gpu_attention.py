@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -116,10 +117,19 @@ def seconds(run: Callable, shape: tuple[int, int, int], batch: int, setting: Set
     return sorted(times)[1]
 
 
-def run(setting: Setting, report: Report) -> None:
+def measure_attention(setting: Setting, report: Report) -> None:
     dtype = torch.bfloat16
     report.row("the switch", kernel=switch.kernel_name(setting.device, dtype),
                kernels_run=device_kernels(setting.device))  # fmt: skip
+
+    def timed(name: str, shape: tuple[int, int, int], batch: int) -> dict:
+        tokens, heads, width = shape
+        call = kernel(name)
+        found = errors(call, shape, setting.device)
+        took = seconds(call, shape, batch, setting)
+        flops = 3 * 4 * batch * heads * tokens**2 * width
+        return {"batch": batch, "ms": 1e3 * took, "tflops": flops / took / 1e12, **found}
+
     title = "forward and backward, bf16"
     for shape in SMALL_SHAPES if setting.small else SHAPES:
         tokens, heads, width = shape
@@ -128,16 +138,8 @@ def run(setting: Setting, report: Report) -> None:
             names = {"tokens": tokens, "heads": heads, "width": width, "kernel": name}
             if name == "torch math" and 6 * batch * heads * tokens**2 > MATH_BYTES:
                 report.row(title, **names, failed="left out: its weights would not fit")
-                continue
-            if not report.time_for(2, title, **names):
-                continue
-            with report.case(title, **names):
-                call = kernel(name)
-                found = errors(call, shape, setting.device)
-                took = seconds(call, shape, batch, setting)
-                flops = 3 * 4 * batch * heads * tokens**2 * width
-                report.row(title, **names, batch=batch, ms=1e3 * took,
-                           tflops=flops / took / 1e12, **found)  # fmt: skip
+            else:
+                report.measure(title, 2, partial(timed, name, shape, batch), **names)
 
 
 def device_kernels(device: torch.device) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu_data import make_shards
+from benchmarks.common import ROOT
+from benchmarks.shards import make_shards
 from data.batches.batch import Request
 from model.autoencoder import MaskedVAE
 from model.config import PRESETS, ModelConfig, preset
@@ -33,7 +34,6 @@ from trainer.masked.task import MaskedTask
 from trainer.ranks.ranks import Ranks
 from trainer.ranks.stopping import StopRequests
 
-ROOT = Path(__file__).resolve().parents[1]
 SHRUNK = {
     "width": 64, "heads": 4, "depth": 2, "decoder_width": 32, "decoder_heads": 2,
     "decoder_depth": 1, "latent_dim": 8,
@@ -108,7 +108,7 @@ def plan_of(
 
 
 class EngineRun:
-    """A run's engine and loader, and the step of trainer/engine/loop.py."""
+    """A run's engine and loader, and the step of trainer/engine/loop.py; a context manager."""
 
     def __init__(
         self,
@@ -155,7 +155,10 @@ class EngineRun:
         self.stopping.agree(self.feed.trouble)
         return windows * self.ranks.world
 
-    def close(self) -> None:
+    def __enter__(self) -> EngineRun:
+        return self
+
+    def __exit__(self, *_) -> None:
         """Let go of workers and memory, so that the next case finds the device as this one did."""
         self.stopping.close()
         self.engine.destroy()
@@ -174,6 +177,17 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gib(device: torch.device) -> dict[str, float]:
+    """The peak since `reset_peak`, for a row; nothing on a CPU."""
+    cuda = device.type == "cuda"
+    return {"peak_gib": torch.cuda.max_memory_allocated(device) / 2**30} if cuda else {}
+
+
 @dataclass(frozen=True)
 class Rate:
     """Windows a second: the median of three rounds, and their spread over it."""
@@ -182,6 +196,10 @@ class Rate:
     spread: float
     step_s: float
     steps: int
+
+    def row(self, micro: int) -> dict:
+        return {"micro_batch": micro, "windows_per_s": self.per_s, "spread": self.spread,
+                "step_ms": 1e3 * self.step_s, "steps": self.steps}  # fmt: skip
 
 
 def timed(step: Callable[[], int], device: torch.device, seconds: float, warmup: int = 3) -> Rate:

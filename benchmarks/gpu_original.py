@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.common import plain_step
 from model.config import ModelConfig
 from model.tokens import GRID_CHANNELS, time_features
 
@@ -97,23 +98,25 @@ def original_step(
     model = OriginalModel(config, samples).to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=2.5e-4, betas=(0.9, 0.95), weight_decay=0.05)
-    half = torch.float16 if device.type == "cuda" else torch.bfloat16  # no fp16 kernels on a CPU
-    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+    cuda = device.type == "cuda"  # a CPU has no fp16 kernels
     eeg = torch.randn(micro, GRID_CHANNELS, samples, device=device)
+    made = []
+
+    def loss_of() -> torch.Tensor:
+        made[:] = model(eeg)
+        return made[0]
+
+    half = torch.float16 if cuda else torch.bfloat16
+    plain = plain_step(model, optimizer, loss_of, micro, half, loss_scaling=cuda)
 
     def step() -> int:
-        with torch.autocast(device.type, half):
-            loss, predicted = model(eeg)
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        scaler.step(optimizer)
-        scaler.update()
+        windows = plain()
+        loss, predicted = made
         loss.item()
         if correlate:
             channel_correlation(predicted.detach(), eeg, config.patch_samples)
-        return micro
+        made.clear()
+        return windows
 
     return step
 
@@ -147,14 +150,4 @@ def vitmae_step(
     optimizer = torch.optim.AdamW(trained, lr=1e-4, betas=(0.9, 0.95), fused=True)
     size = side * patch
     pixels = torch.randn(micro, settings.num_channels, size, size, device=device)
-
-    def step() -> int:
-        with torch.autocast(device.type, torch.bfloat16):
-            loss = model(pixel_values=pixels).loss
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        return micro
-
-    return step
+    return plain_step(model, optimizer, lambda: model(pixel_values=pixels).loss, micro)

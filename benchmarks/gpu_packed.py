@@ -153,7 +153,7 @@ def orders(plan: Plan, windows: int, budget: int) -> tuple[dict[str, list[Reques
     }, np.concatenate(held)
 
 
-def run(setting: Setting, report: Report) -> None:
+def measure_packed(setting: Setting, report: Report) -> None:
     small = setting.small
     case = usual_case("base", small)
     channels, micro = (SMALL_CHANNELS, case.micro) if small else (CHANNELS, 64)
@@ -166,15 +166,17 @@ def run(setting: Setting, report: Report) -> None:
     ) // len(case.channels)  # fmt: skip
     ways, held = orders(plan, case.micro, budget=case.micro * mean)
     for way, requests in ways.items():
-        if not report.time_for(8, "base on mixed montages, one pass", way=way):
-            continue
-        with report.case("base on mixed montages, one pass", way=way):
-            measure(setting, report, plan, way, requests, held)
+        take = partial(one_pass, setting, plan, requests, held, way.endswith("packed"))
+        report.measure("base on mixed montages, one pass", 8, take, way=way)
 
 
-def measure(setting, report: Report, plan: Plan, way: str, requests: list, held) -> None:
+def one_pass(
+    setting: Setting, plan: Plan, requests: list[Request], held: np.ndarray, packed: bool
+) -> dict:
+    """One way of feeding the windows, from the first request to the last."""
+
     def prepare(model: MaskedVAE) -> None:
-        if way.endswith("packed"):
+        if packed:
             model.forward = partial(packed_losses, model)
 
     shards = plan.manifest.of_split("train")
@@ -185,8 +187,7 @@ def measure(setting, report: Report, plan: Plan, way: str, requests: list, held)
         ]
     )
     sizes = [int(counts[request.window].sum()) for request in requests]
-    run = EngineRun(plan, setting.ranks, prepare, requests)
-    try:
+    with EngineRun(plan, setting.ranks, prepare, requests) as run:
         windows = 0
         for index in range(len(requests)):
             if index == UNTIMED:
@@ -196,14 +197,12 @@ def measure(setting, report: Report, plan: Plan, way: str, requests: list, held)
         wait_for(setting.device)
         took = time.perf_counter() - begin
         error = held_out_error(run, plan, held)
-    finally:
-        run.close()
-    report.row(
-        "base on mixed montages, one pass", way=way, steps=len(requests),
-        windows_per_s=windows / took, tokens_per_s=sum(sizes[UNTIMED:]) / took,
-        step_ms=1e3 * took / (len(requests) - UNTIMED), tokens_a_step=float(np.mean(sizes)),
-        largest_step=max(sizes), held_out_error=error,
-    )  # fmt: skip
+    return {
+        "steps": len(requests), "windows_per_s": windows / took,
+        "tokens_per_s": sum(sizes[UNTIMED:]) / took,
+        "step_ms": 1e3 * took / (len(requests) - UNTIMED), "tokens_a_step": float(np.mean(sizes)),
+        "largest_step": max(sizes), "held_out_error": error,
+    }  # fmt: skip
 
 
 @torch.no_grad()

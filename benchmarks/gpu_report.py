@@ -12,13 +12,13 @@ import math
 import platform
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
+from benchmarks.common import table
 from data.files import write_atomic
 from trainer.checkpoints.provenance import versions
 
@@ -40,30 +40,26 @@ class Report:
         with open(self.path, "a") as file:
             file.write(json.dumps({"table": table, **clean}) + "\n")
 
-    def time_for(self, needs_s: float, table: str, **names) -> bool:
-        """Whether enough time is left for a measurement; if not, its row says so."""
-        if self.left_s >= needs_s:
-            return True
-        left = f"left out: {max(0.0, self.left_s):.0f} s left, needs {needs_s:.0f}"
-        self.row(table, **names, failed=left)
-        return False
-
-    @contextmanager
-    def case(self, table: str, **names) -> Iterator[None]:
-        """One measurement of several: if it fails, its row says so and the section goes on."""
+    def measure(self, table: str, needs_s: float, take: Callable[[], dict], **names) -> dict | None:
+        """The frame of every measurement: a row of `names` and of what `take` returns, which is
+        returned too. Where less than `needs_s` is left, or it fails, the row says why instead, and
+        the section goes on."""
+        if self.left_s < needs_s:
+            left = f"left out: {max(0.0, self.left_s):.0f} s left, needs {needs_s:.0f}"
+            self.row(table, **names, failed=left)
+            return None
         try:
-            yield
+            found = take()
         except Exception as error:
             traceback.print_exc()
-            self.row(table, **names, failed=reason(error))
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what went wrong, at most 200 characters."""
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}"[:200]
+            text = str(error).strip().split("\n")[0]
+            self.row(table, **names, failed=f"{type(error).__name__}: {text}"[:200])
+        else:
+            self.row(table, **{**names, **found})
+            return found
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
 
 
 def _plain(value):
@@ -126,22 +122,5 @@ def page(results: dict) -> str:
             values = {key: value for key, value in row.items() if key != "table"}
             tables.setdefault(row["table"], []).append(values)
         for title, rows in tables.items():
-            lines += [f"### {title}", "", *_table(rows), ""]
+            lines += [f"### {title}", "", table(rows), ""]
     return "\n".join(lines)
-
-
-def _table(rows: list[dict]) -> list[str]:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    head = "| " + " | ".join(columns) + " |"
-    body = ["| " + " | ".join(_cell(row.get(key, "")) for key in columns) + " |" for row in rows]
-    return [head, "|" + "---|" * len(columns), *body]
-
-
-def _cell(value) -> str:
-    if value is None:
-        return "not finite"
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return str(value).replace("|", "/")

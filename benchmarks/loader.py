@@ -31,11 +31,12 @@ import torch
 import webdataset as wds
 from torch.utils.data import DataLoader
 
+from benchmarks.common import table
 from benchmarks.formats import Hdf5Windows, LmdbWindows, NpyWindows, write_all
+from benchmarks.shards import make_shards
 from data.batches.local import TrainingRequests, WindowDataset, training_loader
 from data.batches.order import TrainingOrder
-from data.shards.manifest import Manifest, Montage, read_manifest, write_manifest
-from data.shards.tars import write_shard
+from data.shards.manifest import Manifest, read_manifest
 
 BATCH = 64
 PASSES = 32
@@ -45,24 +46,6 @@ REFERENCE, OURS, CEILING = (
     "this project's loader",
     "bare copy of a memory map",
 )
-
-
-def write_example(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
-    places = rng.standard_normal((64, 3)) * 0.05
-    montage = Montage(tuple(f"E{i}" for i in range(64)), places)
-    entries = []
-    for index in range(4):
-        windows = rng.standard_normal((500, 64, 512)).astype(np.float16)
-        keys = [f"w{index}_{i}" for i in range(500)]
-        metas = [{"recording": "r", "onset_s": i} for i in range(500)]
-        names = {"dataset": "example", "split": "train", "montage": "m"}
-        entries.append(write_shard(folder / f"{index}.tar", keys, windows, metas, **names))
-    write_manifest(
-        folder, profile={"sfreq_hz": 200.0}, montages={"m": montage}, recordings=[],
-        shards=entries, split={}, source={},
-    )  # fmt: skip
-    return folder
 
 
 def plain_webdataset(manifest: Manifest, _: Path, half: slice) -> int:
@@ -76,17 +59,14 @@ def plain_webdataset(manifest: Manifest, _: Path, half: slice) -> int:
 
 
 def ours(manifest: Manifest, _: Path, half: slice) -> int:
-    return through_loader(manifest, manifest.of_split("train")[half], workers=0)
-
-
-def through_loader(manifest: Manifest, shards: list, workers: int, passes: int = PASSES) -> int:
+    shards = manifest.of_split("train")[half]
     order = TrainingOrder(tuple(shards), 0, BATCH, BATCH)
     requests = TrainingRequests(
         order, rank=0, world=1, micro=BATCH, accumulation=1, consumed=0,
-        steps=passes * order.epoch_samples // BATCH,
+        steps=PASSES * order.epoch_samples // BATCH,
     )  # fmt: skip
     count = 0
-    for batches in training_loader(WindowDataset(manifest, shards), requests, workers, False):
+    for batches in training_loader(WindowDataset(manifest, shards), requests, 0, False):
         count += sum(map(len, batches))
     return count
 
@@ -111,23 +91,13 @@ def shuffled(windows, half: slice) -> int:
     return sum(len(eeg) for eeg in DataLoader(windows, batch_sampler=batches))
 
 
-def hdf5(manifest: Manifest, folder: Path, half: slice) -> int:
-    return shuffled(Hdf5Windows(folder, manifest.of_split("train")[0].window_samples), half)
-
-
-def lmdb_pickles(manifest: Manifest, folder: Path, half: slice) -> int:
-    return shuffled(LmdbWindows(folder), half)
-
-
-def npy_files(manifest: Manifest, folder: Path, half: slice) -> int:
-    return shuffled(NpyWindows(folder), half)
-
-
 CASES: dict[str, Callable[[Manifest, Path, slice], int]] = {
     REFERENCE: plain_webdataset,
-    "HDF5, chunked, per recording (LaBraM)": hdf5,
-    "LMDB of pickles (CBraMod)": lmdb_pickles,
-    "one .npy a window (DreamDiffusion)": npy_files,
+    "HDF5, chunked, per recording (LaBraM)": lambda manifest, folder, half: shuffled(
+        Hdf5Windows(folder, manifest.of_split("train")[0].window_samples), half
+    ),
+    "LMDB of pickles (CBraMod)": lambda _, made, half: shuffled(LmdbWindows(made), half),
+    "one .npy a window (DreamDiffusion)": lambda _, made, half: shuffled(NpyWindows(made), half),
     OURS: ours,
     CEILING: copied,
 }
@@ -167,11 +137,16 @@ def measure(shards: Path, folder: Path, processes: int, rounds: int) -> dict[str
 
 
 def print_table(one: dict[str, float], two: dict[str, float], sizes: dict[str, float]) -> None:
-    print("| case | one core, samples/s | x WebDataset | two cores, samples/s | x WebDataset | "
-          "bytes a window |\n|---|---|---|---|---|---|")  # fmt: skip
-    for name in CASES:
-        print(f"| {name} | {one[name]:,.0f} | {one[name] / one[REFERENCE]:.1f} | {two[name]:,.0f} "
-              f"| {two[name] / two[REFERENCE]:.1f} | {sizes[name]:,.0f} |")  # fmt: skip
+    rows = [
+        {
+            "case": name,
+            "one core, samples/s": one[name], "x WebDataset": one[name] / one[REFERENCE],
+            "two cores, samples/s": two[name], "x WebDataset, two": two[name] / two[REFERENCE],
+            "bytes a window": sizes[name],
+        }
+        for name in CASES
+    ]  # fmt: skip
+    print(table(rows))
     print(f"\nof the ceiling: {one[OURS] / one[CEILING]:.0%} on one core, "
           f"{two[OURS] / two[CEILING]:.0%} on two")  # fmt: skip
 
@@ -210,7 +185,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write a bar chart to this PNG")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        shards = arguments.shards or write_example(Path(temporary))
+        shards = arguments.shards or make_shards(
+            Path(temporary) / "shards", channels=(64,), samples=512, sfreq_hz=200.0, windows=2000
+        )
         folder = Path(temporary) / "formats"
         folder.mkdir()
         manifest = read_manifest(shards)

@@ -24,14 +24,11 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.common import interleaved
-from benchmarks.step import engine_step, plain_step
-from data.batches.batch import Batch
+from benchmarks.common import interleaved, noise_batch, table
+from benchmarks.step import autocast_step, build_engine, engine_step
 from model.autoencoder import MaskedVAE
 from model.config import preset
-from model.tokens import grid_positions
 from tests.cluster.nodes import NAMES, Cluster, missing
-from trainer.masked.draw import DrawMasks
 from trainer.ranks.ranks import start_ranks
 
 ENGINE, PLAIN = "DeepSpeed ZeRO-2, bf16", "DistributedDataParallel, bf16 autocast"
@@ -43,13 +40,12 @@ def as_rank(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     config = preset(arguments.preset)
     torch.manual_seed(ranks.rank)
-    eeg = torch.randn(arguments.batch, 32, 10 * config.patch_samples)
-    place = torch.arange(arguments.batch) + ranks.rank * arguments.batch
-    batch = [DrawMasks(config, 0)(Batch.of(eeg, grid_positions(32), order_index=place))]
+    batch = noise_batch(config, arguments.batch, first=ranks.rank * arguments.batch)
     # A process group needs no wrapper for a single rank, and DDP would only slow it down.
     alone = MaskedVAE(config)
     model = DistributedDataParallel(alone) if ranks.world > 1 else alone
-    steps = {ENGINE: engine_step(config, batch), PLAIN: plain_step(model, batch, True)}
+    engine = build_engine(config, arguments.batch)
+    steps = {ENGINE: engine_step(engine, batch), PLAIN: autocast_step(model, batch)}
 
     def of_all(step):
         def timed() -> int:
@@ -111,13 +107,16 @@ def main() -> None:
         sys.exit(f"error: {why}")
     print(f"{len(os.sched_getaffinity(0))} cores, preset {arguments.preset}, "
           f"{arguments.batch} windows a rank\n")  # fmt: skip
-    print(f"| ranks over 2 nodes | {ENGINE}: windows/s | {PLAIN}: windows/s | ratio |")
-    print("|---|---|---|---|")
     with Cluster() as cluster:
-        for world in arguments.ranks:
-            rates = launch(cluster, world, arguments)
-            print(f"| {world} | {rates[ENGINE]:.1f} | {rates[PLAIN]:.1f} | "
-                  f"{rates[ENGINE] / rates[PLAIN]:.2f} |", flush=True)  # fmt: skip
+        found = {world: launch(cluster, world, arguments) for world in arguments.ranks}
+    print(table([
+        {
+            "ranks over 2 nodes": world,
+            **{f"{name}: windows/s": rate for name, rate in rates.items()},
+            "ratio": rates[ENGINE] / rates[PLAIN],
+        }
+        for world, rates in found.items()
+    ]))  # fmt: skip
 
 
 if __name__ == "__main__":

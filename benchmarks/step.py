@@ -10,8 +10,8 @@ project's blocks and once with torch's own nn.TransformerEncoderLayer in their p
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -19,71 +19,59 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 from torch import nn
 
-from benchmarks.common import interleaved, one_core, print_table
+from benchmarks.common import ROOT, interleaved, noise_batch, one_core, plain_step, table
 from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
-from model.tokens import grid_positions
+from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.engine.optim import make_optimizer
 from trainer.masked.config import MaskedConfig
-from trainer.masked.draw import DrawMasks
 from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import start_ranks
 
-ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = "plain PyTorch, bf16 autocast"
 
 
-class PlainStack(nn.Module):
+def torch_stack(width: int, depth: int, heads: int, mlp_ratio: float) -> nn.Module:
     """The same stack of blocks, as torch ships it."""
-
-    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float):
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(
-            width, heads, int(width * mlp_ratio), dropout=0.0, activation="gelu",
-            batch_first=True, norm_first=True,
-        )  # fmt: skip
-        norm = nn.LayerNorm(width)
-        self.layers = nn.TransformerEncoder(layer, depth, norm, enable_nested_tensor=False)
-
-    def forward(self, x):
-        return self.layers(x)
+    layer = nn.TransformerEncoderLayer(
+        width, heads, int(width * mlp_ratio), dropout=0.0, activation="gelu",
+        batch_first=True, norm_first=True,
+    )  # fmt: skip
+    return nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
 
 
 def with_torch_blocks(config: ModelConfig) -> MaskedVAE:
     model = MaskedVAE(config)
-    model.encoder.stack = PlainStack(config.width, config.depth, config.heads, config.mlp_ratio)
-    model.decoder.stack = PlainStack(
+    model.encoder.stack = torch_stack(config.width, config.depth, config.heads, config.mlp_ratio)
+    model.decoder.stack = torch_stack(
         config.decoder_width, config.decoder_depth, config.decoder_heads, config.mlp_ratio
     )
     return model
 
 
-def plain_step(model: nn.Module, batches: list[Batch], autocast: bool):
+def autocast_step(
+    model: nn.Module, batches: list[Batch], autocast: torch.dtype | None = torch.bfloat16
+) -> Callable[[], int]:
+    """The step as a script in plain PyTorch has it."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-    def step() -> int:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = model(batches, 1e-3, 0).total
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return len(batches[0])
-
-    return step
+    loss_of = lambda: model(batches, 1e-3, 0).total  # noqa: E731
+    return plain_step(model, optimizer, loss_of, len(batches[0]), autocast)
 
 
-def engine_step(config: ModelConfig, batches: list[Batch]):
+def build_engine(config: ModelConfig, micro: int, **settings):
+    """DeepSpeed's engine for ds_configs/zero2.json with these settings in it changed."""
     import deepspeed
 
-    settings = json.loads((ROOT / "ds_configs/zero2.json").read_text())
-    settings["train_micro_batch_size_per_gpu"] = len(batches[0])
     model = MaskedVAE(config)
-    settings_of_run = MaskedConfig(preset=config.preset, lr=1e-4)
-    groups = layered_groups(model, settings_of_run, config.depth)
-    optimizer = make_optimizer(groups, settings_of_run)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    run = MaskedConfig(preset=config.preset, lr=1e-4)
+    optimizer = make_optimizer(layered_groups(model, run, config.depth), run)
+    shipped = read_deepspeed_config(str(ROOT / "ds_configs/zero2.json"))
+    settings = {**shipped, "train_micro_batch_size_per_gpu": micro, **settings}
+    return deepspeed.initialize(model=model, optimizer=optimizer, config=settings)[0]
 
+
+def engine_step(engine, batches: list[Batch]) -> Callable[[], int]:
     def step() -> int:
         engine.backward(engine(batches, 1e-3, 0).total)
         engine.step()
@@ -102,20 +90,21 @@ def main() -> None:
     start_ranks()
     one_core()
     config = preset(arguments.preset)
-    eeg = torch.randn(arguments.batch, arguments.channels, 10 * config.patch_samples)
-    batches = [DrawMasks(config, 0)(Batch.of(eeg, grid_positions(arguments.channels)))]
+    batches = noise_batch(config, arguments.batch, arguments.channels)
+    ours = build_engine(config, arguments.batch)
     cases = {
-        "plain PyTorch, bf16 autocast": plain_step(MaskedVAE(config), batches, True),
-        "plain PyTorch, bf16 autocast, nn.TransformerEncoder": plain_step(
-            with_torch_blocks(config), batches, True
-        ),
-        "plain PyTorch, fp32": plain_step(MaskedVAE(config), batches, False),
-        "this project: DeepSpeed ZeRO-2, bf16": engine_step(config, batches),
+        REFERENCE: autocast_step(MaskedVAE(config), batches),
+        f"{REFERENCE}, nn.TransformerEncoder": autocast_step(with_torch_blocks(config), batches),
+        "plain PyTorch, fp32": autocast_step(MaskedVAE(config), batches, None),
+        "this project: DeepSpeed ZeRO-2, bf16": engine_step(ours, batches),
     }
     for case in cases.values():
         case()
     rates = interleaved(cases, arguments.rounds)
-    print_table(rates, "windows/s", "plain PyTorch, bf16 autocast")
+    print(table([
+        {"case": name, "windows/s": rate, f"x {REFERENCE}": rate / rates[REFERENCE]}
+        for name, rate in rates.items()
+    ]))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 from torch import nn
 
-from benchmarks.common import one_core
+from benchmarks.common import one_core, table
 from model.brainformer import BrainformerConfig, BrainformerForEEG2MEG, BrainformerProcessor
 from model.tokens import grid_positions
 
@@ -132,11 +132,14 @@ def main() -> None:
     slow = sum(passes) * samples / steps
     run = "all run" if steps == samples else f"{steps} run"
     print(f"{arguments.eeg} EEG to {n_meg} MEG channels, {samples} samples, one core\n")
-    print("| translation | passes | seconds | times as fast |\n|---|---|---|---|")
-    print(f"| step by step, as the original | {samples} ({run}) | {slow:.3f} | 1 |")
+    rows = [{"translation": "step by step, as the original", "passes": f"{samples} ({run})",
+             "seconds": slow, "times as fast": 1}]  # fmt: skip
     for name, times in found.items():
         mean = statistics.mean(times)
-        print(f"| {name} | 1 | {mean:.4f} | {slow / mean:,.0f} |")
+        rows.append(
+            {"translation": name, "passes": 1, "seconds": mean, "times as fast": slow / mean}
+        )
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,12 @@ def tube(sheet: Sheet, rng: Generator, number: float | None) -> np.ndarray:
     return _piece(sheet, _neighbourhood(sheet, rng), slice(None))
 
 
+def radius_cm(sheet: Sheet, rng: Generator, number: float | None) -> np.ndarray:
+    """Straight lines through the head, not along the scalp."""
+    offsets_m = sheet.positions_m - sheet.positions_m[rng.integers(sheet.rows)]
+    return _piece(sheet, 100 * np.linalg.norm(offsets_m, axis=1) <= number, slice(None))
+
+
 def channel(sheet: Sheet, rng: Generator, number: float | None) -> np.ndarray:
     return _piece(sheet, rng.integers(sheet.rows, size=1), slice(None))
 
@@ -95,6 +101,12 @@ def columns_first(found: np.ndarray, count: int, sheet: Sheet, rng: Generator) -
     """Column after column: of one at most only some rows stay, at random."""
     order = np.lexsort((rng.random(len(found)), found % sheet.columns))
     return found[order[:count]]
+
+
+def any_rows(found: np.ndarray, count: int, sheet: Sheet, rng: Generator) -> np.ndarray:
+    """Whole rows, scattered."""
+    rank = np.argsort(rng.permutation(sheet.rows))
+    return found[np.argsort(rank[found // sheet.columns], kind="stable")[:count]]
 
 
 def any_columns(found: np.ndarray, count: int, sheet: Sheet, rng: Generator) -> np.ndarray:
@@ -152,6 +164,10 @@ MASKS: dict[str, MaskKind] = {
     ),
     "tube": MaskKind(
         "a neighbourhood of electrodes, the whole window", tube, count=of_rows, needs_rows=True
+    ),
+    "radius_cm": MaskKind(
+        "all electrodes within a radius of a random one, the whole window", radius_cm, any_rows,
+        of_rows, number="centimetres", needs_rows=True,
     ),
     "channel": MaskKind(
         "scattered channels, the whole window", channel, count=of_rows, needs_rows=True

@@ -8,6 +8,7 @@ import mne
 import numpy as np
 import pytest
 import torch
+from tiny import MASK_KINDS
 
 from data.errors import InputError
 from data.shards.manifest import Montage, montage_id, read_manifest, write_manifest
@@ -15,7 +16,7 @@ from data.shards.tars import write_shard
 from data.subjects.trained_on import trained_subjects
 from model.autoencoder import MaskedVAE
 from model.config import preset
-from model.masks import MASKS, Sheet, draw_mask
+from model.masks import Sheet, draw_mask, of_rows, parse
 from trainer import evaluate as command
 from trainer.evaluate import evaluate
 from trainer.masked.adaptation import adaptation_report
@@ -167,7 +168,7 @@ def test_every_run_meets_the_same_masks(manifest):
     assert first[ALL]["block"] != other[ALL]["block"]
 
 
-@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("kind", MASK_KINDS)
 def test_masks_are_what_their_kind_says(manifest, kind):
     config = preset("tiny")
     batch = next(HeldOutWindows(manifest, "test", config, per_subject=5).batches())
@@ -175,11 +176,29 @@ def test_masks_are_what_their_kind_says(manifest, kind):
     assert hidden.shape == (len(batch), 32, SAMPLES // PATCH)
     assert len(set(hidden.sum((1, 2)).tolist())) == 1
     assert not torch.equal(hidden[0], hidden[1])
-    if kind in ("tube", "channel"):
+    if kind in ("tube", "channel") or parse(kind)[0].count is of_rows:
         assert torch.equal(hidden.any(2), hidden.all(2))
     if kind in ("time", "random-time"):
         assert torch.equal(hidden.any(1), hidden.all(1))
-    assert MASKS[kind].count(32, 10, 0.55) == hidden[0].sum()
+    assert parse(kind)[0].count(32, 10, 0.55) == hidden[0].sum()
+
+
+def test_a_radius_is_scored_where_it_is_asked_for(manifest, tmp_path):
+    kinds = ["channel", "radius_cm=4", "radius_cm=8"]
+    report, comparison = evaluate(
+        tiny(mask_mixture={"radius_cm=4": 1.0}), manifest, kinds=kinds, windows_per_subject=3,
+        progress=False,
+    )  # fmt: skip
+    assert list(report[ALL]) == kinds
+    spline = [report[ALL][kind]["spline"]["r"]["mean"] for kind in kinds]
+    assert spline == sorted(spline, reverse=True)  # the wider the hole, the harder
+    assert "* `radius_cm=4`: all electrodes within a radius" in markdown(report, [])
+    assert write_figures(tmp_path, report, comparison)
+    with pytest.raises(InputError, match="all channels at once"):
+        evaluate(
+            tiny(tokens="joint", mask_mixture={"random": 1.0}), manifest, kinds=kinds[1:],
+            progress=False,
+        )  # fmt: skip
 
 
 def test_no_method_is_shown_hidden_samples(manifest):
@@ -274,6 +293,8 @@ def test_trained_subjects_are_named(manifest):
         ({}, {"split": "val"}, "no subject is in the val split"),
         ({"patch_samples": 150}, {}, "at least two must fit"),
         ({}, {"kinds": ["blok"]}, "no such kind"),
+        ({}, {"kinds": ["radius_cm"]}, "no such kind"),
+        ({}, {"kinds": ["radius_cm=-4"]}, "no such kind"),
         ({}, {"mask_ratio": 1.0}, "between 0 and 1"),
         ({}, {"windows_per_subject": 0}, "at least 1"),
     ],
@@ -381,10 +402,10 @@ def test_adaptation_refuses_models_that_cut_the_signal_differently(manifest, tmp
 
 
 def test_draw_hidden_is_not_asked_for_the_impossible():
-    for kind, entry in MASKS.items():
+    for kind in MASK_KINDS:
         for channels in (1, 2, 7):
             for patches in (2, 3):
-                count = entry.count(channels, patches, 0.9)
+                count = parse(kind)[0].count(channels, patches, 0.9)
                 if count:
                     places = np.random.default_rng(0).standard_normal((channels, 3))
                     rng = np.random.default_rng(1)

@@ -17,6 +17,11 @@ from model import masks
 from model.masks import MASKS, Sheet, draw_mask, generator
 
 PAGE = (ROOT / "docs/extending.md").read_text()
+OTHER_TABLES = {
+    "CHOSEN_BY_SUBJECT": "data/sources/kinds.py",
+    "FROM_FILES": "data/sources/kinds.py",
+    "ONE_FILE": "data/sources/labels/choose.py",
+}
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "F7", "F8"]
 
 
@@ -50,7 +55,12 @@ def checkout(tmp_path):
     table = (sources / "kinds.py").read_text()
     assert table.count("\nKINDS = {\n") == 1
     entry = block('"text": Kind(')
-    (sources / "kinds.py").write_text(table.replace("\nKINDS = {\n", f"\nKINDS = {{\n{entry}"))
+    table = table.replace("\nKINDS = {\n", f"\nKINDS = {{\n{entry}")
+    (sources / "kinds.py").write_text(table)
+    for name, path in OTHER_TABLES.items():
+        text, begin = (tmp_path / path).read_text(), f"\n{name} = ("
+        assert text.count(begin) == 1
+        (tmp_path / path).write_text(text.replace(begin, f'{begin}"text", '))
     return tmp_path
 
 
@@ -63,11 +73,12 @@ def test_the_source_of_the_page(checkout):
     folder = checkout / "mine"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for person in ("P1", "P2", "P3"):
+    for person in ("P1", "P2", "P3", "P4"):
         signal_uv = 20 * rng.standard_normal((250 * 30, len(NAMES)))
         np.savetxt(folder / f"{person}_1.txt", signal_uv, "%.3f", "\t", header="\t".join(NAMES),
                    comments="")  # fmt: skip
-    done = pack(checkout, "text:mine,sfreq_hz=250,montage=standard_1020")
+    people = r"subjects=P1+P2+P3,label=(P\d)_1\.txt"
+    done = pack(checkout, f"text:mine,sfreq_hz=250,montage=standard_1020,{people}")
     assert done.returncode == 0, done.stdout + done.stderr
     manifest = read_manifest(checkout / "shards")
     assert [r["subject"] for r in manifest.recordings] == ["P1", "P2", "P3"]
@@ -75,6 +86,11 @@ def test_the_source_of_the_page(checkout):
     for recording in manifest.recordings:
         assert 1 < recording["scale_uv"] < 40  # microvolts, whatever the filters took
         assert set(manifest.montages[recording["montage"]].channels) == set(NAMES)
+    scope: dict = {}
+    exec(block("# what a pack holds").replace("shards/mine", str(checkout / "shards")), scope)
+    assert scope["window_uv"].shape == (len(NAMES), 800)
+    assert scope["meta"]["label"] == scope["record"]["label"] == scope["record"]["subject"]
+    assert 5 < scope["window_uv"].std() < 25  # 20 uV, less what the filters took
 
 
 @pytest.mark.parametrize(

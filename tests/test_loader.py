@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_shards
 
-from data.batches.local import TrainingRequests, WindowDataset, evenly_spaced, training_loader
+from data.batches.local import (
+    TrainingRequests,
+    WindowDataset,
+    batches_ahead,
+    evenly_spaced,
+    training_loader,
+)
 from data.batches.order import TrainingOrder
 from data.batches.streamed import ShardStream
 from data.errors import InputError
@@ -222,3 +228,11 @@ def test_more_shards_than_open_files(tmp_path):
         [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.stdout.split() == ["94", "94"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("workers", "batch_bytes", "ahead"),
+    [(8, 13_107_200, 4), (8, 134_217_728, 1), (8, 10**9, 1), (2, 134_217_728, 4), (0, 10**6, 4)],
+)
+def test_workers_run_ahead_within_a_gibibyte(workers, batch_bytes, ahead):
+    assert batches_ahead(workers, batch_bytes) == ahead

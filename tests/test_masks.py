@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import electrode_places
+from test_config import parse as parse_flags
+from tiny import MASK_KINDS, electrode_places
 
+from data.batches.batch import Batch
 from model.config import preset
 from model.masks import (
     MASKS,
@@ -20,13 +22,15 @@ from model.masks import (
     mixture_kinds,
     parse,
     scored_kinds,
+    usual_kinds,
 )
 from model.tokens import ChannelTokens
+from trainer.masked.draw import DrawMasks, hidden_mask
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.sampled_from(tuple(MASKS)), st.integers(2, 40), st.integers(2, 12),
+    st.sampled_from(MASK_KINDS), st.integers(2, 40), st.integers(2, 12),
     st.floats(0.01, 0.99), st.integers(0, 1000),
 )  # fmt: skip
 def test_counts_are_exact(kind, channels, patches, ratio, seed):
@@ -54,6 +58,107 @@ def test_the_shape_of_each_kind():
     tube = draw_mask("tube", sheet, 60, rng).any(1)
     scattered = draw_mask("channel", sheet, 60, rng).any(1)
     assert spread(positions[tube]) < spread(positions[scattered])
+
+
+def distances_cm(positions_m: np.ndarray) -> np.ndarray:
+    return 100 * np.linalg.norm(positions_m[:, None] - positions_m, axis=-1)
+
+
+def test_every_kind_is_written_as_users_write_it():
+    assert {kind.partition("=")[0] for kind in MASK_KINDS} == set(MASKS)
+    assert all(parse(kind) for kind in MASK_KINDS)
+
+
+@pytest.mark.parametrize("name", ["biosemi32", "biosemi128"])
+@pytest.mark.parametrize("radius_cm", [3.0, 4.5, 9.0])
+def test_a_radius_hides_the_electrodes_within_it_and_no_others(name, radius_cm):
+    places = electrode_places(name, int(name.removeprefix("biosemi")))[1]
+    sheet, near = Sheet(places, 10, 10.0), distances_cm(places) <= radius_cm
+    drawn = set()
+    for seed in range(600):
+        hidden = MASKS["radius_cm"].piece(sheet, np.random.default_rng(seed), radius_cm)
+        rows = hidden.any(1)
+        assert np.array_equal(rows, hidden.all(1))
+        assert any(np.array_equal(near[centre], rows) for centre in np.flatnonzero(rows))
+        drawn.add(rows.tobytes())
+        mask = draw_mask(
+            f"radius_cm={radius_cm}", sheet, int(hidden.sum()), np.random.default_rng(seed)
+        )
+        assert np.array_equal(mask, hidden)
+    assert len(drawn) > 0.9 * len({row.tobytes() for row in near})  # any electrode may be chosen
+
+
+def test_a_radius_is_in_centimetres_and_places_are_in_metres():
+    places_m = np.array([[0.01 * step, 0.0, 0.0] for step in range(20)])  # one a centimetre
+    sheet = Sheet(places_m, 3, 10.0)
+    for seed in range(30):
+        piece = MASKS["radius_cm"].piece(sheet, np.random.default_rng(seed), 2.5)
+        rows = np.flatnonzero(piece.all(1)).tolist()
+        assert rows == list(range(rows[0], rows[-1] + 1))
+        assert len(rows) == 5 or (3 <= len(rows) < 5 and (rows[0] == 0 or rows[-1] == 19))
+
+
+def test_a_radius_is_the_same_on_any_cap():
+    """Unlike a share of the channels."""
+    widths_cm = []
+    for name, channels in (("biosemi32", 32), ("biosemi128", 128)):
+        places = electrode_places(name, channels)[1]
+        sheet = Sheet(places, 4, 10.0)
+        pieces = [
+            MASKS["radius_cm"].piece(sheet, np.random.default_rng(seed), 7.0).all(1)
+            for seed in range(100)
+        ]
+        widths_cm.append(np.mean([distances_cm(places[rows]).max() for rows in pieces]))
+        assert max(distances_cm(places[rows]).max() for rows in pieces) <= 14.0
+    assert widths_cm[0] == pytest.approx(widths_cm[1], rel=0.2)
+
+
+def test_a_radius_hides_more_than_is_asked_for_and_is_cut_by_whole_electrodes():
+    places = electrode_places("biosemi32", 32)[1]
+    sheet = Sheet(places, 10, 10.0)
+    kept = np.zeros(32, dtype=int)
+    for seed in range(200):
+        hidden = draw_mask("radius_cm=30", sheet, 87, np.random.default_rng(seed))
+        rows = hidden.sum(1)
+        assert sorted(rows[rows > 0].tolist()) == [7, *[10] * 8]
+        partial = hidden[rows == 7][0]
+        assert partial[:7].all()  # contiguous in time
+        kept += rows > 0
+    assert kept.min() > 25  # 56 each on average: no electrode is favoured
+    assert kept.max() < 95
+
+
+def test_electrodes_in_one_place_are_hidden_together():
+    sheet = Sheet(np.zeros((4, 3)), 5, 10.0)
+    assert MASKS["radius_cm"].piece(sheet, np.random.default_rng(0), 1e-9).all()
+
+
+def test_a_tiny_radius_hides_scattered_electrodes():
+    places = electrode_places("biosemi32", 32)[1]
+    sheet = Sheet(places, 10, 10.0)
+    for seed in range(20):
+        piece = MASKS["radius_cm"].piece(sheet, np.random.default_rng(seed), 1e-6)
+        assert piece.all(1).sum() == 1
+        assert piece.sum() == 10
+        hidden = draw_mask("radius_cm=0.000001", sheet, 319, np.random.default_rng(seed))
+        assert hidden.sum() == 319
+
+
+def test_a_radius_in_training():
+    flags = ("--preset", "tiny", "--model", 'mask_mixture={"radius_cm=4": 1}')
+    config = parse_flags(*flags).model_config()
+    assert config.mask_mixture == {"radius_cm=4": 1}
+    places = torch.from_numpy(electrode_places("biosemi64", 64)[1])
+    eeg = torch.zeros(8, 64, 10 * config.patch_samples)
+    batch = DrawMasks(config, 0)(Batch.of(eeg, places))
+    hidden = hidden_mask(batch, config).numpy()
+    assert hidden.sum((1, 2)).tolist() == [config.hidden_count(640)] * 8
+    again = hidden_mask(DrawMasks(config, 0)(Batch.of(eeg, places)), config).numpy()
+    assert np.array_equal(hidden, again)
+    for mask in hidden:
+        # At most one electrode, the last one cut, is hidden for a part of the window.
+        assert (mask.any(1) & ~mask.all(1)).sum() <= 1
+    assert len({mask.tobytes() for mask in hidden}) == 8
 
 
 def spread(positions: np.ndarray) -> float:
@@ -113,7 +218,10 @@ def test_a_kind_without_a_number_takes_none():
 def test_tokens_of_all_channels_take_kinds_that_hide_all():
     assert mixture_kinds(one_row=True) == ("random", "time")
     assert scored_kinds(one_row=True) == ("time", "random-time")
-    assert mixture_kinds(one_row=False) == ("random", "block", "tube", "channel", "time")
+    assert mixture_kinds(one_row=False) == (
+        "random", "block", "tube", "radius_cm", "channel", "time",
+    )  # fmt: skip
+    assert usual_kinds(one_row=False) == ("random", "block", "tube", "channel", "time")
 
 
 def test_evaluation_hashes_its_keys():

@@ -46,7 +46,7 @@ COMMANDS_ABOVE = {
     "trainer/largest.py",
 }
 """Commands of trainer/ that are still longer; none is added."""
-REACH = {"trainer.pretrain": (61, 11), "trainer.engine.loop": (55, 10)}
+REACH = {"trainer.pretrain": (66, 12), "trainer.engine.loop": (50, 10)}
 """(files, longest chain) at most, the module itself included."""
 TASKS = ("trainer.masked", "trainer.translation", "trainer.decoding")
 MODEL_OF_ENGINE = {"model.losses", "model.transformer"}
@@ -170,7 +170,6 @@ def named_paths() -> list[tuple[str, str]]:
 
 
 MADE_UP = {
-    ("docs/extending.md", "data/sources/from_NAME.py"),
     # (where, path): examples in messages and tests.
     ("data/subjects/benchmarks.py", "data/reserve/NAME.yaml"),
     ("tests/test_doctor.py", "model/new.py"),

@@ -11,8 +11,15 @@ from data.pack import main as pack
 from data.shards.manifest import Montage, montage_id, write_manifest
 from data.shards.sensors import MegSensors
 from data.shards.tars import write_shard
+from model.masks import MASKS
 
 FOLDER = {"A": ("biosemi32", 16), "B": ("biosemi16", 12)}
+MASK_KINDS = tuple(
+    f"{name}={number:g}" if entry.number else name
+    for name, entry in MASKS.items()
+    for number in ((0.01, 4.0, 1000.0) if entry.number else (0.0,))
+)
+"""All of MASKS as users write them, those that take a number with small, usual and large ones."""
 
 
 def electrode_places(name: str, channels: int) -> tuple[tuple[str, ...], np.ndarray]:

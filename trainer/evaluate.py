@@ -174,7 +174,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--split", default="test", choices=SPLITS, help="whose windows (default: %(default)s)")
     add("--mask_ratio", type=float, help="share of the patches to hide (default: the model's)")
     add("--kinds", help=f"kinds of mask, comma-separated, of {spelled(tuple(MASKS))} (default: all "
-        "that the model takes)")  # fmt: skip
+        "that the model takes and that need no NUMBER)")  # fmt: skip
     add("--windows_per_subject", type=int, default=WINDOWS_PER_SUBJECT,
         help="spread evenly over the subject's recordings (default: %(default)s)")  # fmt: skip
     add("--allow_trained_on", action="store_true", help="score recordings although they were "

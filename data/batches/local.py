@@ -24,6 +24,9 @@ from data.shards.readers import Readers
 from data.spacing import evenly
 from data.workers import leave_with_parent
 
+MOST_AHEAD = 4
+AHEAD_BYTES = 2**30
+
 
 class WindowDataset(Dataset):
     """Turns a `Request` into batches. Readers open on first use, in whichever process asks.
@@ -129,16 +132,21 @@ class TrainingRequests(Sampler):
 
 
 def training_loader(
-    dataset: WindowDataset, requests: TrainingRequests, workers: int, pin_memory: bool
+    dataset: WindowDataset,
+    requests: TrainingRequests,
+    workers: int,
+    pin_memory: bool,
+    ahead: int = MOST_AHEAD,
 ) -> Iterator[list[Batch]]:
-    """Batches in the requests' order, whatever the number of workers (0: in this process)."""
+    """Batches in the requests' order, whatever the number of workers (0: in this process), of which
+    each is `ahead` by so many."""
     if not workers and not pin_memory:
         # DataLoader's own bookkeeping takes 7 % of the time of a batch.
         return (dataset[request] for request in requests)
-    return iter(_data_loader(dataset, requests, workers, pin_memory))
+    return iter(_data_loader(dataset, requests, workers, pin_memory, ahead))
 
 
-def _data_loader(dataset, requests, workers: int, pin_memory: bool) -> DataLoader:
+def _data_loader(dataset, requests, workers, pin_memory, ahead) -> DataLoader:
     return DataLoader(
         dataset,
         sampler=requests,
@@ -147,9 +155,18 @@ def _data_loader(dataset, requests, workers: int, pin_memory: bool) -> DataLoade
         num_workers=workers,
         multiprocessing_context=worker_context(workers),
         pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=ahead if workers else None,
         worker_init_fn=start_worker if workers else None,
     )
+
+
+def batches_ahead(workers: int, batch_bytes: int) -> int:
+    """How many micro-batches each worker may be ahead, so that those of a rank fit in 1 GiB.
+
+    One of brain2image is 134 MB: 4 from each of 8 workers would fill 4 GB of shared and as much of
+    page-locked memory.
+    """
+    return min(MOST_AHEAD, max(1, AHEAD_BYTES // (max(1, workers) * batch_bytes)))
 
 
 def _as_they_are(batches: list[Batch]) -> list[Batch]:

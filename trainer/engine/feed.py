@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.utils.data import Dataset, Sampler
 
 from data.batches.batch import Batch, Request
-from data.batches.local import TrainingRequests, WindowDataset, training_loader
+from data.batches.local import TrainingRequests, WindowDataset, batches_ahead, training_loader
 from data.errors import InputError
 from data.shards.tars import ShardReader
 from trainer.engine.task import Plan
@@ -47,12 +47,12 @@ class Feed:
         self.fetch()
 
     def _batches(self, step: int, requests: Sampler | None):
-        plan, ranks = self.plan, self.ranks
+        plan, ranks, shards = self.plan, self.ranks, self.dataset.shards
         if plan.order is None:
             from data.batches.streamed import ShardStream  # WebDataset is needed for nothing else
 
             return ShardStream(
-                plan.manifest, list(self.dataset.shards), plan.config.shard_url,
+                plan.manifest, list(shards), plan.config.shard_url,
                 seed=plan.config.seed, rank=ranks.rank, world=ranks.world, micro=plan.micro,
                 skip=step * plan.accumulation, prepare=self.dataset.prepare,
             )  # fmt: skip
@@ -62,7 +62,9 @@ class Feed:
             steps=max(0, plan.config.last_step - step),
         )  # fmt: skip
         pin = ranks.device.type == "cuda"
-        return training_loader(_ErrorsAsItems(self.dataset), requests, plan.config.workers, pin)
+        workers, window = plan.config.workers, max(s.channels * s.window_samples for s in shards)
+        ahead = batches_ahead(workers, 2 * plan.micro * window)
+        return training_loader(_ErrorsAsItems(self.dataset), requests, workers, pin, ahead)
 
     def fetch(self) -> None:
         """Take the next step's micro-batches; at the end of the run there are none."""

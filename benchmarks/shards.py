@@ -1,4 +1,4 @@
-"""Shards for the GPU benchmark, made on the spot in the real format.
+"""Shards for the benchmarks, made on the spot in the real format.
 
 Signals are random walks spread over the electrodes near a few centres, so that losses fall as they
 do on EEG; 256 windows are drawn and repeated with other signs and scales, because drawing noise
@@ -79,6 +79,6 @@ def make_shards(
     write_manifest(
         folder, profile={"name": "benchmark", "sfreq_hz": sfreq_hz, "window_samples": samples},
         montages=montages, recordings=recordings, shards=entries,
-        split={"rule": "all train"}, source={"program": "benchmarks/gpu_data.py"},
+        split={"rule": "all train"}, source={"program": "benchmarks/shards.py"},
     )  # fmt: skip
     return folder
