@@ -2,9 +2,10 @@
 
     deepspeed --num_gpus 1 trainer/probe.py --init runs/pretrain --shards shards/labelled
 
-Labels come from the shards (label=, labels= or events= of a source of data/pack.py), people of the
-split val are scored. The closed forms that an expert would try are printed beside it, on the same
-windows. Start the same command again to go on where it stopped. RUN/best holds the best head.
+Labels come from the shards (label=, labels= or events= of a source of data/pack.py). The best step
+is chosen on the people of the split val; those of test are scored, beside the closed forms that an
+expert would try (RUN/scores.json). Start the same command again to go on where it stopped. RUN/best
+holds the best head.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from trainer.decoding.config import DEFAULTS, ProbeConfig
+from trainer.decoding.report import report
 from trainer.decoding.task import ProbeTask
 from trainer.engine.config import add_flags, resolve
 from trainer.engine.start import run_task
@@ -32,8 +34,10 @@ def parse(argv: list[str] | None = None) -> ProbeConfig:
 
 def main() -> None:
     config = parse()
-    done = run_task(ProbeTask(config), config)
+    task = ProbeTask(config)
+    done = run_task(task, config)
     if done.whole:
+        report(task, done.plan)
         print(f"done: {done.plan.run}/best holds the head and what it reads", flush=True)
     done.end()
 

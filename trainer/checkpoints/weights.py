@@ -49,6 +49,17 @@ def read_run_config(run: Path) -> dict:
         raise InputError(f"{path}: damaged ({error})", "restore it, or train again") from None
 
 
+def _masked_config(run: Path) -> dict:
+    """config.json of a run that trains a masked autoencoder; InputError for another task's."""
+    config = read_run_config(run)
+    if (task := config.get("task", {}).get("name", "masked")) != "masked":
+        raise InputError(
+            f"{run}: a run of the task {task}, which holds no masked autoencoder",
+            "give a run folder of trainer/pretrain.py or trainer/finetune_vc.py",
+        )
+    return config
+
+
 def describe(run_config: dict, part: str = "whole") -> dict:
     """What travels with the weights: everything needed to use them on new recordings."""
     return {
@@ -66,7 +77,7 @@ def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
 
     DeepSpeed's files are pickles: only read checkpoints of your own.
     """
-    config = read_run_config(run)
+    config = _masked_config(run)
     tags, passed = checkpoint.survey(run)
     gone = lost.lost(run, passed, checkpoint.tag_of)
     if not tags and gone:
@@ -97,7 +108,7 @@ def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
 def read_description(path: str | Path) -> dict:
     """The description of a run folder or of a converted file, without reading weights."""
     path = Path(path)
-    return describe(read_run_config(path)) if path.is_dir() else _read_json(path)
+    return describe(_masked_config(path)) if path.is_dir() else _read_json(path)
 
 
 def _read_json(path: Path) -> dict:

@@ -24,16 +24,17 @@ DEFAULTS = {
 class ProbeConfig(RunConfig):
     """One linear probe. `--init` is the encoder: a run folder or converted weights."""
 
-    fit_windows: int = option(
-        2048, "training windows that standardise features and fit the closed forms"
-    )
+    fit_windows: int = option(4096, "training windows that fit the closed forms of the report")
+    test_windows: int = option(4096, "windows of the split test that the report scores")
 
     def __post_init__(self):
         super().__post_init__()
         if self.init is None:
             raise InputError("--init is missing", "give the encoder: a run folder or weights")
-        if self.fit_windows < 2:
-            raise InputError(f"--fit_windows {self.fit_windows}", "it must be at least 2")
+        for name, least in (("fit_windows", 2), ("test_windows", 2), ("eval_every", 1),
+                            ("eval_windows", 1)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} {getattr(self, name)}", f"it must be at least {least}")
         if self.shard_url:
             raise InputError("--shard_url with a probe", "labels are read from local shards")
 

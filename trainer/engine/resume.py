@@ -76,12 +76,15 @@ def _task_of(config: dict) -> str:
 
 
 def _other_task(old: dict, new: dict) -> list[Refusal]:
-    """What a task says of itself besides its name: an encoder's hash, labels."""
+    """What a task fixes (`Task.fixed`) and is another now."""
     before, now = old.get("task", {}), new.get("task", {})
-    init, shards = old["run"].get("init"), old["run"].get("shards")
-    words = f"--init {init} and --shards {shards} as they were"
-    shared = [key for key in _unequal(before, now) if key in before and key in now]
-    return [(f"another {key}: {before[key]}, now {now[key]}", words) for key in shared]
+    run = old["run"]
+    words = f"--init {run.get('init')} --shards {run.get('shards')}, both as they were"
+    return [
+        (f"another {key}: {before.get(key)}, now {now.get(key)}", words)
+        for key in _unequal(before, now)
+        if key != "name"
+    ]
 
 
 def _batch(config: dict, ranks: int) -> str:

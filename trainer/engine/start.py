@@ -77,6 +77,7 @@ def prepare(task: Task, config: RunConfig) -> Start:
             )
     verify_shards(plan, ranks)
     found = _find_start(plan, ranks)
+    task.open(plan, ranks)
     with together(ranks):
         model = task.build_model(plan, found is None, _say if ranks.first else _silent)
     with together(ranks):

@@ -92,6 +92,14 @@ class Task(ABC):
 
     # ---- and these where the default does not do -------------------------------------------------
 
+    def open(self, plan: Plan, ranks: Ranks) -> None:
+        """What ranks compute together before the model is made; every rank calls it."""
+        return None
+
+    def fixed(self) -> dict:
+        """What else a resume must find unchanged, beside the task's name in config.json."""
+        return {}
+
     def prepare(self, plan: Plan) -> Prepare | None:
         """What the loader's workers do to each training batch."""
         return None
@@ -153,7 +161,7 @@ class Plan:
     def as_dict(self) -> dict:
         """What config.json holds (with versions and git state)."""
         return {
-            "task": {"name": self.task.name},  # `describe` may say more
+            "task": {"name": self.task.name, **self.task.fixed()},
             "run": self.config.as_dict(),
             "deepspeed": self.deepspeed,
             **self.task.describe(),
