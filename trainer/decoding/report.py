@@ -32,14 +32,13 @@ def report(task: ProbeTask, plan: Plan) -> dict:
         for part, windows in (("train", config.fit_windows), (split, config.test_windows))
     )
     twin = MaskedVAE(task.model, config.seed).to(next(task.encoder.parameters()).device).eval()
-    found, fit_found, twin_found, twin_fit = (
+    found, twin_found, twin_fit = (
         torch.cat([features(encoder, batch) for batch in known.batches])
-        for encoder in (task.encoder, twin)
-        for known in (held, fit)
+        for encoder, known in ((task.encoder, held), (twin, held), (twin, fit))
     )
     forms = closed_forms(fit, held, manifest.profile["sfreq_hz"])
     forms[UNTRAINED] = twin_fit.numpy(), twin_found.numpy()
-    forms[THIS] = fit_found.numpy(), found.numpy()
+    forms[THIS] = task.features.cpu()[fit.window].numpy(), found.numpy()
     people = {
         PROBE: by_person(held.truth, predict(plan.run / BEST, found), held.person),
         **scores(forms, THIS, fit, held, config.seed),

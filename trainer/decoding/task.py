@@ -22,7 +22,6 @@ from data.batches.window_table import NO_LABEL, AddFields
 from data.files import write_atomic
 from data.shards.manifest import Manifest
 from model.config import from_dict
-from model.heads import LinearHead
 from model.losses import LossTerms
 from trainer.checkpoints.weights import load_model
 from trainer.decoding.closed_forms import (
@@ -38,6 +37,19 @@ from trainer.decoding.windows import (
 )
 from trainer.engine.task import Cost, Plan, Progress, Task
 from trainer.ranks.ranks import Ranks, broadcast_object
+
+
+class LinearHead(nn.Module):
+    """Features `[B, D]` -> fp32 logits `[B, K]`. Starts at zero: every class is equally likely."""
+
+    def __init__(self, features: int, classes: int):
+        super().__init__()
+        self.linear = nn.Linear(features, classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear(features.to(self.linear.weight.dtype)).float()
 
 
 class ProbeTask(Task):

@@ -30,6 +30,15 @@ class Best:
         """Validations without a better one."""
         return self.state["since"] if self.state else 0
 
+    def __str__(self) -> str:
+        return f"{self.plan.task.criterion} {self.state['value']:.4g} at step {self.state['step']}"
+
+    @property
+    def settled(self) -> bool:
+        """Whether `--patience` has run out: the run is at its end."""
+        patience = self.plan.config.patience
+        return bool(patience) and self.waited >= patience
+
     def seen(self, engine, step: int, values: dict[str, float]) -> None:
         """After a validation; the values are the same on all ranks, which all call this."""
         task = self.plan.task

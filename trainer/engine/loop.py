@@ -32,7 +32,7 @@ from trainer.ranks.watch import Watch
 
 def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, dict] | None) -> str:
     """Train `model` to `plan.config.last_step`, from the given checkpoint or from its present
-    weights. Returns "" when it got there, else what asked it to stop before
+    weights. Returns "" when it got there or ran out of patience, else what asked it to stop before
     (trainer/ranks/stopping.py); it has then saved."""
     config, task = plan.config, plan.task
     watch = Watch(ranks, config.timeout_s)
@@ -94,7 +94,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     _, trouble = stopping.agree(feed.trouble)
     if trouble == BROKEN:
         feed.stop_all()
-    while step < config.last_step:
+    while step < config.last_step and not best.settled:
         lr = config.peak_lr * lr_factor(applied, config)
         set_lr(optimizer, lr)
         at = Progress(step, applied, config.steps, config.seed)
@@ -152,14 +152,12 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
         watch.at(step, "the log and validation")
         if validation and (step % config.eval_every == 0 or step == config.last_step):
             validate()
-            if config.patience and best.waited >= config.patience:
-                asked = asked or f"--patience {config.patience}: no better {task.criterion}"
         if validation and config.figure_every and (
             step % config.figure_every == 0 or step == config.last_step
         ):  # fmt: skip
             for name, figure in task.figures(engine.module, plan, ranks).items():
                 log.figure(name, step, figure)
-        if step % config.save_every == 0 or step == config.last_step or asked:
+        if step % config.save_every == 0 or step == config.last_step or asked or best.settled:
             state = {"step": step, "applied": applied, "skipped": skipped}
             if best.state:
                 state["best"] = best.state
@@ -173,6 +171,8 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
             if ranks.first:
                 bar.write(f"stopped after step {step}: asked by {asked}")
             break
+    if best.settled and ranks.first:
+        bar.write(f"ended at step {step} by --patience {config.patience}: {best}")
     watch.close()
     feed.close()
     stopping.close()
@@ -180,7 +180,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     log.close()
     if trouble == BROKEN:
         feed.stop_all()
-    return "" if step >= config.last_step else str(asked)
+    return "" if step >= config.last_step or best.settled else str(asked)
 
 
 def _silent(text: str) -> None:
