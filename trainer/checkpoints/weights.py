@@ -19,7 +19,7 @@ from data.errors import InputError
 from data.files import hash_file
 from model.autoencoder import MaskedVAE
 from model.config import from_dict, with_new_fields
-from trainer.checkpoints import checkpoint, lost
+from trainer.checkpoints import find, lost
 
 FORMAT = "eeg-masked-vae"
 
@@ -78,21 +78,21 @@ def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
     DeepSpeed's files are pickles: only read checkpoints of your own.
     """
     config = _masked_config(run)
-    tags, passed = checkpoint.survey(run)
-    gone = lost.lost(run, passed, checkpoint.tag_of)
+    tags, passed = find.survey(run)
+    gone = lost.lost(run, passed, find.tag_of)
     if not tags and gone:
         lines = "".join(f"\n     {line}" for line in gone)
         raise InputError(f"{run}: its checkpoints are lost:{lines}", "restore them from a copy")
     if not tags:
         raise InputError(f"{run}: no complete checkpoint", "train further, until one is saved")
-    folder = checkpoint.checkpoint_folder(run)
-    step, planned = checkpoint.step_of(tags[-1]), config["run"].get("steps")
+    folder = find.checkpoint_folder(run)
+    step, planned = find.step_of(tags[-1]), config["run"].get("steps")
     if os.environ.get("RANK", "0") == "0":
         lost.say_passed_over(run, passed)
         if later := [one for one in lost.recorded(run) or [] if one > step]:
             print(f"{run}: its last checkpoint, of step {later[-1]}, is lost", flush=True)
         print(f"{run}: weights of step {step} of {planned}", flush=True)
-    if problem := checkpoint.damaged(folder / tags[-1]):
+    if problem := find.damaged(folder / tags[-1]):
         raise InputError(
             f"{folder / tags[-1]}: {problem}", "delete this folder, to take the checkpoint before"
         )
@@ -154,7 +154,7 @@ def load_state(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     path = Path(path)
     if path.is_dir():
         state, config, folder = run_state_dict(path)
-        found = {"checkpoint": folder.name, "steps": checkpoint.step_of(folder.name)}
+        found = {"checkpoint": folder.name, "steps": find.step_of(folder.name)}
         return state, {**describe(config), **found}
     if path.suffix not in (".pt", ".safetensors"):
         raise InputError(f"{path}: no run folder, .safetensors or .pt file", "check the path")

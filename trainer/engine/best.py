@@ -1,4 +1,4 @@
-"""The best validation so far: RUN/best, and how long ago it was.
+"""Whether a run can validate, and the best validation so far: RUN/best, and how long ago it was.
 
 Kept by the task's `criterion`, a value to minimise. The state lies in the checkpoint, so a resumed
 run neither forgets its best nor waits anew. RUN/best may be newer than the last checkpoint; a run
@@ -15,7 +15,20 @@ import torch
 
 from data.errors import InputError
 from trainer.engine.task import BEST, Plan
-from trainer.ranks.ranks import Ranks, together
+from trainer.ranks.ranks import Ranks, broadcast_object, together
+
+
+def can_validate(plan: Plan, ranks: Ranks) -> bool:
+    """Whether there are held-out windows to read: a run that streams its training shards may have
+    only the manifest in its folder."""
+    held_out = plan.manifest.of_split("val")
+    here = bool(held_out) and all(plan.manifest.path(shard).is_file() for shard in held_out)
+    here = broadcast_object(here, ranks)
+    if held_out and not here and ranks.first:
+        print(
+            f"no validation: {plan.config.shards} lacks the val shards of its manifest", flush=True
+        )
+    return here
 
 
 class Best:

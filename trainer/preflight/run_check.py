@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from trainer.checkpoints import checkpoint, lost
+from trainer.checkpoints import find, lost
 from trainer.preflight.checkup import Check
 from trainer.translation import keeping
 from trainer.translation.resume import FORMAT
@@ -17,14 +17,14 @@ def run_state(run: Path) -> Check:
     if not (run / "config.json").exists() and lost.recorded(run) is None and not lost.reached(run):
         return Check("ok", "run", f"{run}: none yet, begins at step 0")
     if _is_translation(run):
-        folders = checkpoint.checkpoint_folder(run).glob("checkpoint-*")
-        why = {folder: checkpoint.unfinished(folder) for folder in folders}
+        folders = find.checkpoint_folder(run).glob("checkpoint-*")
+        why = {folder: find.unfinished(folder) for folder in folders}
         passed = {folder.name: problem for folder, problem in why.items() if problem}
         whole = [keeping.step_of(folder) for folder, problem in why.items() if not problem]
         step, name_of = max(whole, default=None), keeping.name_of
     else:
-        tags, passed = checkpoint.survey(run)
-        step, name_of = checkpoint.step_of(tags[-1]) if tags else None, checkpoint.tag_of
+        tags, passed = find.survey(run)
+        step, name_of = find.step_of(tags[-1]) if tags else None, find.tag_of
     if step is not None and (run / "config.json").exists():
         told = lost.told_of_later(run, step, passed, name_of)
         found = "; ".join([f"{run}: goes on from step {step}", *told])

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from data.errors import InputError
 from data.files import write_atomic
-from trainer.checkpoints.checkpoint import COMPLETE, crc32, damaged, read_complete, unfinished
+from trainer.checkpoints.find import COMPLETE, crc32, damaged, read_complete, unfinished
 
 DESCRIPTION = "eeg2meg.json"
 CRITERION = "eval_error"

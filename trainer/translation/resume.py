@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.errors import InputError
 from trainer.checkpoints import lost
-from trainer.checkpoints.provenance import write_run_files
+from trainer.checkpoints.run_folder import write_run_files
 from trainer.engine.resume import (
     FIXED_DEEPSPEED,
     IN_DEEPSPEED,

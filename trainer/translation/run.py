@@ -15,8 +15,8 @@ import transformers
 from data.batches.pairs import PairedMontage
 from data.errors import InputError
 from data.subjects.digests import digests_of
-from trainer.checkpoints import lock
-from trainer.checkpoints.provenance import ROOT
+from trainer.checkpoints import run_folder
+from trainer.checkpoints.run_folder import ROOT
 from trainer.engine.agreement import check_agreement
 from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.ranks.ranks import Ranks, broadcast_object, check_hostfile, start_ranks, together
@@ -52,7 +52,7 @@ def train(config: TranslationConfig) -> None:
         data = open_data(folder, config.split, config.sequence_length)
     with together(ranks):
         if ranks.first:
-            lock.take(Path(config.run))
+            run_folder.take(Path(config.run))
     checkpoint, history = find_checkpoint(config, ranks)
     fitted = broadcast_object(fit(config, data, ranks, checkpoint is None), ranks)
     with together(ranks):
@@ -61,11 +61,11 @@ def train(config: TranslationConfig) -> None:
     with together(ranks):
         if ranks.first:
             open_run(config, description, checkpoint)
-            lock.mark_begin(Path(config.run))
+            run_folder.mark_begin(Path(config.run))
     announce(config, data, machine, model, fitted, checkpoint, ranks)
     if checkpoint and finished(config, *history):
         if ranks.first:
-            lock.mark_end(Path(config.run), "finished")
+            run_folder.mark_end(Path(config.run), "finished")
         return conclude(config, folder, history[1], ranks, "finished already")
     trainer = make_trainer(config, machine, ranks, data, model, fitted, description, checkpoint)
     keeper = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Keeper))
@@ -76,7 +76,7 @@ def train(config: TranslationConfig) -> None:
         early = step < config.last_step
         reason = f"stopped early at step {step}" if early else f"done, step {step}"
     if ranks.first and keeper.asked != ORPHANED:
-        lock.mark_end(Path(config.run), keeper.asked or "finished")
+        run_folder.mark_end(Path(config.run), keeper.asked or "finished")
     return conclude(config, folder, log, ranks, reason)
 
 
