@@ -5,10 +5,10 @@
     python trainer/convert.py runs/NAME --out encoder/                # for transformers' AutoModel
     python trainer/convert.py runs/NAME --out encoder/ --report report/report.json   # with scores
 
-Writes the weights and, beside them, a .json with the model's and the signal's configuration, whom
-it was trained on, and how many of them public benchmarks test on (data/reserve). Before it reports
-success it reads the file back, computes the loss of a fixed batch and compares it with the one that
-the training engine computed when it saved the checkpoint.
+Writes the weights and, beside them, a .json with the model's and the signal's configuration, the
+people it was trained on, and how many of them public benchmarks test on (data/reserve). Before it
+reports success it reads the file back, computes the loss of a fixed batch and compares it with the
+one that the training engine computed when it saved the checkpoint.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def write_encoder_folder(state: dict[str, torch.Tensor], meta: dict, out: Path) 
 
 
 def encoder_card(name: str, meta: dict) -> str:
-    """The model card: what it is, how EEG must be made for it, whom it was trained on."""
+    """The model card: what it is, how EEG must be made for it, which people it was trained on."""
     signal, model = meta["signal"], meta["model"]
     subjects = meta["trained_on"]["subjects"]
     people = ", ".join(f"{dataset} ({len(them)})" for dataset, them in subjects.items())

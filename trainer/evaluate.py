@@ -139,8 +139,8 @@ def _notes(settings: dict, counts: dict, by_name: str, comparison) -> list[str]:
     elif settings["split"] == "train":
         notes.append("TRAINED ON: this is the training split.")
     elif seen is None:
-        notes.append("The model does not record whom it was trained on: that these subjects are "
-                     "new to it is not known.")  # fmt: skip
+        notes.append("The model does not record which people it was trained on: that these "
+                     "subjects are new to it is not known.")  # fmt: skip
     elif not copies:
         notes.append("None of these subjects was trained on.")
     if by_name:

@@ -50,8 +50,8 @@ def adaptation_report(
     """Write adaptation.json, adaptation.md and adaptation.png into `out`; returns the JSON's dict.
 
     Scores about `windows` windows of the split, evenly over its subjects, under the mask ratio of
-    `after_model`. trained_on: whom that model was trained on, as its description says; a report on
-    any of them is marked. weights: the run beside which the fitted Gaussian is kept. Its
+    `after_model`. trained_on: that model's people, as its description says; a report on any of them
+    is marked. weights: the run beside which the fitted Gaussian is kept. Its
     "summary" is a short text for the terminal. Raises InputError where the models' tokens differ,
     the shards do not fit them or the split is empty.
     """
@@ -163,7 +163,7 @@ def _summary(report: dict) -> str:
 
 
 def _whom(report: dict, names: bool = True) -> str:
-    """Whom a report is about, and whether they were trained on; with or without all names."""
+    """The people of a report, and whether they were trained on; with or without all names."""
     subjects = sum(len(s) for s in report["windows"].values())
     total = sum(n for s in report["windows"].values() for n in s.values())
     text = f"{plural(total, 'window')} of {plural(subjects, 'subject')}, {report['split']} split"
@@ -173,7 +173,7 @@ def _whom(report: dict, names: bool = True) -> str:
             f"{': ' * names}{'; '.join(copies) * names}; this says nothing about new people"
         )
     if report["trained_subjects"] is None:
-        return f"{text}; it is not known whom the model was trained on"
+        return f"{text}; it is not known which people the model was trained on"
     if report["trained_subjects"]:
         return f"TRAINED ON: {text}; this says nothing about new people"
     return f"{text}: people that the model was not trained on"
