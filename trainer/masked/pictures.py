@@ -10,8 +10,8 @@ from data.batches.local import WindowDataset
 from data.shards.manifest import Manifest
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
-from trainer.masked.draw import DrawMasks, hidden_mask
-from trainer.masked.validation import MASK_SEED
+from trainer.masked.draw import hidden_mask
+from trainer.masked.validation import with_masks
 
 
 def reconstruction_picture(
@@ -22,9 +22,10 @@ def reconstruction_picture(
     # Here, since matplotlib costs every rank half a second where no figure is asked for.
     from trainer.reports.figures import reconstruction_figure
 
-    dataset = WindowDataset(manifest, manifest.of_split("val"), DrawMasks(config, MASK_SEED))
+    dataset = WindowDataset(manifest, manifest.of_split("val"))
     number = np.array([len(dataset) // 2])
-    batch = dataset[Request(number, number)][0].to(device)
+    [batch] = dataset[Request(number, number)]
+    batch = with_masks(batch, dataset, config).to(device)
     hidden = hidden_mask(batch, config)
     whole = hidden.shape[2] * config.patch_samples
     training = model.training
