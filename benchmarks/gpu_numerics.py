@@ -35,7 +35,7 @@ from benchmarks.gpu_report import Report
 from data.batches.batch import Request
 from trainer.engine.feed import training_dataset
 from trainer.engine.task import Plan
-from trainer.largest import largest_micro_batch
+from trainer.preflight.largest import largest_micro_batch
 
 POINTS = 12  # rows of the table of curves
 BATCHES = {"large": 64, "brain2image": 2048, "base": 128}

@@ -19,7 +19,7 @@ from model.autoencoder import MaskedVAE
 from model.brainformer import BrainformerConfig, BrainformerForEEG2MEG, BrainformerProcessor
 from model.config import preset
 from model.eeg_encoder import EegEncoderConfig, EegEncoderModel
-from trainer.convert import write_encoder_folder
+from trainer.masked.export import write_encoder_folder
 from trainer.share import push, share
 from trainer.translation.build import read_encoder
 from trainer.translation.keeping import write_folder

@@ -60,10 +60,21 @@ def kinds_for(config: ModelConfig, wanted: Sequence[str] | None) -> tuple[str, .
     possible = scored_kinds(one_row)
     for kind in wanted or ():
         if not fits(kind, possible):
-            joint = fits(kind, tuple(MASKS))
-            why = "joint tokens hide all channels at once" if joint else "no such kind"
-            raise InputError(f"--kinds {kind}: {why}", f"choose from {spelled(possible)}")
+            raise InputError(
+                f"--masks {kind}: {_why_not(kind)}", f"choose from {spelled(possible)}"
+            )
     return tuple(dict.fromkeys(wanted or usual_kinds(one_row)))
+
+
+def _why_not(kind: str) -> str:
+    """What is wrong with a kind that cannot be scored."""
+    if fits(kind, tuple(MASKS)):
+        return "joint tokens hide all channels at once"
+    name = kind.partition("=")[0]
+    if name not in MASKS:
+        return "no such kind"
+    number = MASKS[name].number
+    return f"give {name}=NUMBER, {number}, above 0" if number else f"{name} takes no number"
 
 
 def subjects_of_splits(manifest: Manifest) -> dict[str, dict[str, int]]:
