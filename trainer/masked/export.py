@@ -14,7 +14,7 @@ from model.autoencoder import MaskedVAE
 from model.config import from_dict
 from trainer.checkpoints.find import read_complete
 from trainer.checkpoints.weights import describe, load_model, read_file, run_state_dict
-from trainer.masked.parity import parity_loss
+from trainer.masked.initial import parity_loss
 from trainer.reports.stated_scores import describe_scores, read_scores
 
 # bf16 has 8 bits: between CPUs and GPUs its sums differ by less than this share of the loss.

@@ -6,10 +6,13 @@ window's key. Both are the same at every validation, for every run on the same s
 number of ranks: they do not depend on the run's seed. They are read once, at the
 start, and kept (17 MB of host memory for 256 windows of 64 x 512, shared out over the ranks): a
 damaged or non-finite one stops all ranks then, and not in the middle of a run.
+
+`reconstruction_picture` draws one of them for TensorBoard.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from data.batches.batch import Batch, Request
@@ -127,3 +130,40 @@ class Validation:
             ]
             found.append(pearson(take(cut[0], index), take(cut[1], index)))
         return torch.cat(found)
+
+
+def reconstruction_picture(
+    model: MaskedVAE, config: ModelConfig, manifest: Manifest, device: torch.device
+):
+    """Ground truth, masked input and reconstruction of the middle validation window. Every rank
+    must call it (ZeRO-3 gathers weights); the same window at every step."""
+    # Here, since matplotlib costs every rank half a second where no figure is asked for.
+    from trainer.reports.figures import reconstruction_figure
+
+    dataset = WindowDataset(manifest, manifest.of_split("val"))
+    number = np.array([len(dataset) // 2])
+    [batch] = dataset[Request(number, number)]
+    batch = with_masks(batch, dataset, config).to(device)
+    hidden = hidden_mask(batch, config)
+    whole = hidden.shape[2] * config.patch_samples
+    training = model.training
+    model.eval()
+    prediction = model.reconstruct(batch.eeg, batch.positions_m, hidden)[0].cpu().numpy()
+    model.train(training)
+    truth = batch.eeg[0, :, :whole].cpu().numpy()
+    hidden = hidden[0].cpu().numpy()
+    shown = np.repeat(hidden, config.patch_samples, axis=1)
+    meta = dataset.meta(int(number[0]))
+    recording = next(r for r in manifest.recordings if r["id"] == meta["recording"])
+    scale_uv = recording.get("scale_uv")
+    unit, factor = ("µV", scale_uv) if scale_uv else ("robust units", 1.0)
+    return reconstruction_figure(
+        truth * factor,
+        np.where(shown, np.nan, truth) * factor,
+        prediction * factor,
+        hidden,
+        list(manifest.montages[recording["montage"]].channels),
+        config.sfreq_hz,
+        unit,
+        f"{recording['id']}, held-out subject",
+    )
