@@ -112,7 +112,7 @@ def adaptation_report(
 def _distributions(fills, chosen: HeldOutWindows, config, seed: int) -> Distributions:
     """Every patch of every window, reconstructed once."""
     kind = typical_kind(tokens_of(config).one_row)
-    shortest = min(reader.shard.window_samples for reader in chosen.readers)
+    shortest = min(shard.window_samples for shard in chosen.dataset.shards)
     result = Distributions(config.sfreq_hz, shortest // config.patch_samples * config.patch_samples)
     for batch in chosen.batches():
         mask = draw_masks(kind, batch, config, 0.5, seed)
