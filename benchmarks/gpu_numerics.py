@@ -33,7 +33,6 @@ from benchmarks.gpu_cases import (
 )
 from benchmarks.gpu_report import Report
 from data.batches.batch import Request
-from trainer.engine.feed import training_dataset
 from trainer.engine.task import Plan
 from trainer.largest import largest_micro_batch
 
@@ -93,7 +92,7 @@ def gradients(setting: Setting, report: Report) -> None:
     case = replace(usual_case("base", setting.small), micro=4)
     plan = plan_of(setting, case)
     numbers = np.arange(case.micro)
-    found = training_dataset(plan)[Request(numbers, numbers)]
+    found = plan.task.dataset(plan)[Request(numbers, numbers)]
     batches = [batch.to(setting.device) for batch in found]
 
     def gradient(dtype: torch.dtype, backend: SDPBackend | None) -> torch.Tensor:

@@ -22,19 +22,19 @@ from model.config import from_dict, with_new_fields
 from trainer.checkpoints import checkpoint, lost
 
 FORMAT = "eeg-masked-vae"
+FORMER_TRANSLATION = "eeg2meg-run"
+"""`format` of a run's config.json by which trainer/eeg2meg.py was known before it had this loop."""
 
 
 def read_run_config(run: Path) -> dict:
-    """config.json of a run folder; a masked autoencoder's model has its fields of today."""
+    """config.json of a run folder; a masked autoencoder's model has its fields of today.
+    InputError where it is damaged, or of a version whose runs cannot go on."""
     path = run / "config.json"
     try:
         found = json.loads(path.read_text())
         lacking = [name for name in ("run", "model", "profile", "trained_on") if name not in found]
-        if found.get("format") == "eeg2meg-run":
-            raise InputError(
-                f"{run}: a run of trainer/eeg2meg.py, which holds no masked autoencoder",
-                "give a run folder of trainer/pretrain.py or trainer/finetune_vc.py",
-            )
+        if problem := of_an_earlier_version(run):
+            raise problem
         if lacking:
             raise ValueError(f"it lacks {lacking[0]}")
         if "decoder_depth" in found["model"]:
@@ -47,6 +47,34 @@ def read_run_config(run: Path) -> dict:
         ) from None
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error})", "restore it, or train again") from None
+
+
+def of_an_earlier_version(run: Path) -> InputError | None:
+    """Why this version cannot go on with a run, where an earlier one made it; else None."""
+    try:
+        found = json.loads((run / "config.json").read_text()).get("format")
+    except (OSError, ValueError, AttributeError):
+        return None
+    if found != FORMER_TRANSLATION:
+        return None
+    return InputError(
+        f"{run}: a run of trainer/eeg2meg.py by an earlier version, which cannot go on",
+        f"give another --run; {run}/best can still be scored (trainer/eval_eeg2meg.py) and "
+        "exported (trainer/share.py)",
+    )
+
+
+def read_masked_config(run: Path) -> dict:
+    """`read_run_config` of a run that trained a masked autoencoder; InputError for another task."""
+    found = read_run_config(run)
+    task = found.get("task", {}).get("name", "masked")
+    if task != "masked":
+        command = {"translation": "trainer/eeg2meg.py"}.get(task, f"the task {task}")
+        raise InputError(
+            f"{run}: a run of {command}, which holds no masked autoencoder",
+            "give a run folder of trainer/pretrain.py or trainer/finetune_vc.py",
+        )
+    return found
 
 
 def describe(run_config: dict, part: str = "whole") -> dict:
@@ -97,7 +125,7 @@ def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
 def read_description(path: str | Path) -> dict:
     """The description of a run folder or of a converted file, without reading weights."""
     path = Path(path)
-    return describe(read_run_config(path)) if path.is_dir() else _read_json(path)
+    return describe(read_masked_config(path)) if path.is_dir() else _read_json(path)
 
 
 def _read_json(path: Path) -> dict:
@@ -142,6 +170,7 @@ def load_state(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """(state dict, description) of a run folder or a converted file."""
     path = Path(path)
     if path.is_dir():
+        read_masked_config(path)
         state, config, folder = run_state_dict(path)
         found = {"checkpoint": folder.name, "steps": checkpoint.step_of(folder.name)}
         return state, {**describe(config), **found}

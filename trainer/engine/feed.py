@@ -16,20 +16,15 @@ import torch.distributed as dist
 from torch.utils.data import Dataset, Sampler
 
 from data.batches.batch import Batch, Request
-from data.batches.local import TrainingRequests, WindowDataset, batches_ahead, training_loader
+from data.batches.local import TrainingRequests, batches_ahead, training_loader
 from data.errors import InputError
 from data.shards.tars import ShardReader
-from trainer.engine.task import Plan
+from trainer.engine.task import Plan, TrainingWindows
 from trainer.ranks.ranks import Ranks, SharedError
 from trainer.ranks.stopping import shielded
 
 FINE, NOT_FINITE, BROKEN = 0, 1, 2
 NAMED = 5  # windows that one message names
-
-
-def training_dataset(plan: Plan) -> WindowDataset:
-    """The training split, prepared by the run's task."""
-    return WindowDataset(plan.manifest, plan.manifest.of_split("train"), plan.task.prepare(plan))
 
 
 class Feed:
@@ -41,18 +36,18 @@ class Feed:
 
     def __init__(self, plan: Plan, ranks: Ranks, step: int, requests: Sampler | None = None):
         self.plan, self.ranks = plan, ranks
-        self.dataset = training_dataset(plan)
+        self.dataset = plan.task.dataset(plan)
         with shielded():
             self.batches = iter(self._batches(step, requests))
         self.fetch()
 
     def _batches(self, step: int, requests: Sampler | None):
-        plan, ranks, shards = self.plan, self.ranks, self.dataset.shards
+        plan, ranks = self.plan, self.ranks
         if plan.order is None:
             from data.batches.streamed import ShardStream  # WebDataset is needed for nothing else
 
             return ShardStream(
-                plan.manifest, list(shards), plan.config.shard_url,
+                plan.manifest, list(self.dataset.shards), plan.config.shard_url,
                 seed=plan.config.seed, rank=ranks.rank, world=ranks.world, micro=plan.micro,
                 skip=step * plan.accumulation, prepare=self.dataset.prepare,
             )  # fmt: skip
@@ -62,8 +57,8 @@ class Feed:
             steps=max(0, plan.config.last_step - step),
         )  # fmt: skip
         pin = ranks.device.type == "cuda"
-        workers, window = plan.config.workers, max(s.channels * s.window_samples for s in shards)
-        ahead = batches_ahead(workers, 2 * plan.micro * window)
+        workers = plan.config.workers
+        ahead = batches_ahead(workers, plan.micro * self.dataset.window_bytes)
         return training_loader(_ErrorsAsItems(self.dataset), requests, workers, pin, ahead)
 
     def fetch(self) -> None:
@@ -157,7 +152,7 @@ class _ErrorsAsItems(Dataset):
     """A loader raises a worker's error with the worker's traceback as its text; this hands it on
     as it is."""
 
-    def __init__(self, dataset: WindowDataset):
+    def __init__(self, dataset: TrainingWindows):
         self.dataset = dataset
 
     def __getitem__(self, request: Request) -> list[Batch] | InputError:

@@ -85,6 +85,12 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     if validation and step == 0:
         watch.at(0, "validation")
         validate()
+
+    def ended() -> bool:
+        return step >= config.last_step or best.out_of_patience
+
+    if ended():
+        say(f"finished already: step {step} of {config.steps}")
     skips = Skips(config.max_skips, log, say)
     spikes = Spikes(config.spike, log, say)
     timed_from, timed_steps = time.perf_counter(), 0
@@ -94,7 +100,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     _, trouble = stopping.agree(feed.trouble)
     if trouble == BROKEN:
         feed.stop_all()
-    while step < config.last_step:
+    while not ended():
         lr = config.peak_lr * lr_factor(applied, config)
         set_lr(optimizer, lr)
         at = Progress(step, applied, config.steps, config.seed)
@@ -152,14 +158,10 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
         watch.at(step, "the log and validation")
         if validation and (step % config.eval_every == 0 or step == config.last_step):
             validate()
-            if config.patience and best.waited >= config.patience:
-                asked = asked or f"--patience {config.patience}: no better {task.criterion}"
-        if validation and config.figure_every and (
-            step % config.figure_every == 0 or step == config.last_step
-        ):  # fmt: skip
+        if validation and config.figure_every and (step % config.figure_every == 0 or ended()):
             for name, figure in task.figures(engine.module, plan, ranks).items():
                 log.figure(name, step, figure)
-        if step % config.save_every == 0 or step == config.last_step or asked:
+        if step % config.save_every == 0 or ended() or asked:
             state = {"step": step, "applied": applied, "skipped": skipped}
             if best.state:
                 state["best"] = best.state
@@ -169,6 +171,8 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
             watch.at(step, "the checkpoint")
             save(engine, plan.run, step, state, config, ranks)
         timed_from += time.perf_counter() - paused
+        if best.out_of_patience and step < config.last_step:
+            say(f"stopped early after step {step}: {best.told}")
         if asked:
             if ranks.first:
                 bar.write(f"stopped after step {step}: asked by {asked}")
@@ -180,7 +184,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     log.close()
     if trouble == BROKEN:
         feed.stop_all()
-    return "" if step >= config.last_step else str(asked)
+    return "" if ended() else str(asked)
 
 
 def _silent(text: str) -> None:

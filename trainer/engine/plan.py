@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from data.batches.local import WindowDataset
 from data.batches.order import TrainingOrder, batch_sizes
 from data.errors import InputError
@@ -19,22 +21,24 @@ from data.subjects.reserved import (
 from data.subjects.trained_on import subjects_of
 from trainer.checkpoints.weights import read_description, read_run_config
 from trainer.engine.config import RunConfig
-from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.engine.deepspeed_json import read_deepspeed_config, with_precision
 from trainer.engine.task import Plan, Task
 from trainer.ranks.ranks import Ranks, broadcast_object, together
 
 
 def make_plan(config: RunConfig, task: Task, world: int) -> Plan:
     """Check settings, shards and task against each other; InputError says what does not fit."""
-    deepspeed = read_deepspeed_config(config.deepspeed_config)
+    deepspeed = with_precision(
+        read_deepspeed_config(config.deepspeed_config), config.precision, torch.cuda.is_available()
+    )
     config = with_recorded_batch(config, world)
     manifest = read_manifest(config.shards)
-    refuse_reserved(manifest)
+    task.check(manifest, config.shards)
+    refuse_reserved(manifest, recordings=task.recordings(manifest))
     reservation = find_reservation(config.reserve) if config.reserve else None
     if reservation:
-        refuse_reserved(manifest, reservation)
-    task.check(manifest, config.shards)
-    training = manifest.of_split("train")
+        refuse_reserved(manifest, reservation, task.recordings(manifest))
+    training = task.training(manifest)
     if not training:
         raise InputError(f"{config.shards}: no training windows", "pack more subjects")
     micro, accumulation, global_batch = batch_sizes(
@@ -115,7 +119,7 @@ def verify_shards(plan: Plan, ranks: Ranks) -> None:
 def can_validate(plan: Plan, ranks: Ranks) -> bool:
     """Whether there are held-out windows to read: a run that streams its training shards may have
     only the manifest in its folder."""
-    held_out = plan.manifest.of_split("val")
+    held_out = plan.task.held_out(plan.manifest)
     here = bool(held_out) and all(plan.manifest.path(shard).is_file() for shard in held_out)
     here = broadcast_object(here, ranks)
     if held_out and not here and ranks.first:

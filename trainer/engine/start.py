@@ -66,6 +66,7 @@ def prepare(task: Task, config: RunConfig) -> Start:
     check_hostfile()
     ranks = start_ranks(config.timeout_s)
     check_agreement(config, ranks)
+    config = task.settled(config, ranks)
     with together(ranks):
         plan = make_plan(config, task, ranks.world)
     first_sha256 = broadcast_object(plan.manifest.sha256, ranks)
@@ -77,6 +78,8 @@ def prepare(task: Task, config: RunConfig) -> Start:
             )
     verify_shards(plan, ranks)
     found = _find_start(plan, ranks)
+    task.open(plan, ranks, found is None)
+    _open_run(plan, ranks, found)
     with together(ranks):
         model = task.build_model(plan, found is None, _say if ranks.first else _silent)
     with together(ranks):
@@ -87,7 +90,7 @@ def prepare(task: Task, config: RunConfig) -> Start:
 
 
 def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
-    """The checkpoint to go on from, if any; a new run's folder gets its files."""
+    """The checkpoint to go on from, if any; the run's folder is locked from here on."""
     with together(ranks):
         if ranks.first:
             lock.take(plan.run)
@@ -101,7 +104,11 @@ def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
                 plan.run, found and checkpoint.step_of(found[0]), passed, checkpoint.tag_of,
                 resume=plan.config.resume, restart_lost=plan.config.restart_lost,
             )  # fmt: skip
-    found = found if broadcast_object(goes_on, ranks) else None
+    return found if broadcast_object(goes_on, ranks) else None
+
+
+def _open_run(plan: Plan, ranks: Ranks, found: tuple[str, dict] | None) -> None:
+    """Refuse to go on as another experiment; a new run's folder gets its files."""
     with together(ranks):
         if ranks.first and found:
             old, new = read_run_config(plan.run), with_provenance(plan.run, plan.as_dict())
@@ -111,7 +118,6 @@ def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
             lost.record(plan.run, [])
         if ranks.first:
             lock.mark_begin(plan.run)
-    return found
 
 
 def _say(line: str) -> None:
@@ -130,7 +136,7 @@ def _checkpoint_bytes(plan: Plan, model: nn.Module) -> int:
 def _announce(plan: Plan, model: nn.Module, found: tuple[str, dict] | None, ranks: Ranks) -> None:
     if not ranks.first:
         return
-    shards = plan.manifest.of_split("train")
+    shards = plan.task.training(plan.manifest)
     windows = sum(shard.samples for shard in shards)
     montages = len({shard.montage for shard in shards})
     datasets = ", ".join(sorted({shard.dataset for shard in shards}))
