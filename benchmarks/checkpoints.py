@@ -28,7 +28,7 @@ from data.files import hash_file, readable
 from data.shards.manifest import read_manifest
 from data.shards.tars import ShardReader
 from model.config import preset
-from trainer.checkpoints.checkpoint import checkpoint_folder, damaged, tag_of
+from trainer.checkpoints.find import checkpoint_folder, damaged, tag_of
 from trainer.checkpoints.save import save
 from trainer.masked.config import MaskedConfig
 from trainer.ranks.ranks import start_ranks

@@ -30,7 +30,7 @@ import torch
 
 from benchmarks.gpu_report import Report, machine, read_rows, today, write_results
 from data.errors import InputError, run_command
-from trainer.checkpoints.provenance import git_state
+from trainer.checkpoints.run_folder import git_state
 
 # Module, and seconds on a GPU: together under nine minutes. What matters most comes first.
 SECTIONS = {

@@ -25,9 +25,8 @@ from model.config import PRESETS, ModelConfig, preset
 from model.tokens import TOKENS
 from trainer.engine.feed import Feed
 from trainer.engine.log import Meter
-from trainer.engine.optim import lr_factor, make_optimizer, set_lr
+from trainer.engine.optim import check_gradients_together, lr_factor, make_optimizer, set_lr
 from trainer.engine.plan import make_plan
-from trainer.engine.speed import check_gradients_together
 from trainer.engine.task import Plan, Progress
 from trainer.masked.config import MaskedConfig
 from trainer.masked.task import MaskedTask

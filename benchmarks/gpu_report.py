@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.common import table
 from data.files import write_atomic
-from trainer.checkpoints.provenance import versions
+from trainer.checkpoints.run_folder import versions
 
 
 class Report:

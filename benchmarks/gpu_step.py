@@ -42,8 +42,7 @@ from benchmarks.gpu_original import original_step, vitmae_step
 from benchmarks.gpu_report import Report
 from model.tokens import TOKENS
 from trainer.engine.feed import Feed
-from trainer.engine.optim import make_optimizer
-from trainer.engine.speed import compile_options
+from trainer.engine.optim import compile_options, make_optimizer
 from trainer.engine.task import Plan
 
 # Preset, form, and seconds it needs. The whole model takes longest to compile, so it comes last.

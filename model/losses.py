@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
-from .config import ModelConfig
-
 Beta = torch.Tensor | float
+
+
+class Objective(Protocol):
+    """What is read of a model's configuration (model/config.py)."""
+
+    loss: str
+    spectral_weight: float
+    visible_weight: float
+    free_bits: float
+
+    @property
+    def variational(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Term:
     added: torch.Tensor | None = None
 
 
-def objective(outputs: list[dict], config: ModelConfig, beta: Beta) -> LossTerms:
+def objective(outputs: list[dict], config: Objective, beta: Beta) -> LossTerms:
     """Add up the terms so that every window weighs the same, whatever batch it is in.
 
     outputs, one a batch: predicted, target `[B, M, P]`; mean, logvar `[B, K, Z]` (logvar None: no
@@ -74,7 +85,7 @@ def pearson(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (a * b).sum(1) / power.clamp_min(1e-12)
 
 
-def _error(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term:
+def _error(outputs: list[dict], config: Objective, beta: Beta) -> Term:
     """Distance of the hidden patches from the signal."""
     error = _mean(
         outputs, lambda o: _distance(o["predicted"], o["target"], config).flatten(1).mean(1).sum()
@@ -82,7 +93,7 @@ def _error(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term:
     return Term(error, error)
 
 
-def _spectral(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term:
+def _spectral(outputs: list[dict], config: Objective, beta: Beta) -> Term:
     """L1 between the log amplitude spectra of the completed and the true window."""
 
     def distance(output: dict) -> torch.Tensor:
@@ -95,7 +106,7 @@ def _spectral(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term:
     return Term(spectral, config.spectral_weight * spectral)
 
 
-def _visible(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term | None:
+def _visible(outputs: list[dict], config: Objective, beta: Beta) -> Term | None:
     """Distance of the visible patches from the signal."""
     if not config.visible_weight:
         return None
@@ -107,7 +118,7 @@ def _visible(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term | Non
     return Term(total / count, config.visible_weight * total / count)
 
 
-def _kl(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term:
+def _kl(outputs: list[dict], config: Objective, beta: Beta) -> Term:
     """KL beyond the free bits; the log shows all of it.
 
     Kingma et al. 2016 hold free bits against a mini-batch's mean: its gradient depends on how a
@@ -122,7 +133,7 @@ def _kl(outputs: list[dict], config: ModelConfig, beta: Beta) -> Term:
     return Term(shown, beta * paid)
 
 
-TERMS: dict[str, Callable[[list[dict], ModelConfig, Beta], Term | None]] = {
+TERMS: dict[str, Callable[[list[dict], Objective, Beta], Term | None]] = {
     "error": _error,
     "spectral": _spectral,
     "visible": _visible,
@@ -144,7 +155,7 @@ def _mean(outputs: list[dict], of: Callable[[dict], torch.Tensor]) -> torch.Tens
     return _sum(outputs, of) / _windows(outputs)
 
 
-def _distance(predicted, target, config: ModelConfig) -> torch.Tensor:
+def _distance(predicted, target, config: Objective) -> torch.Tensor:
     difference = predicted - target
     return difference.abs() if config.loss == "l1" else difference.square()
 

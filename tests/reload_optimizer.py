@@ -17,7 +17,7 @@ import torch
 
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
-from trainer.checkpoints import checkpoint
+from trainer.checkpoints import load
 from trainer.checkpoints.save import save
 from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.engine.optim import make_optimizer
@@ -70,9 +70,9 @@ def main() -> None:
     marker = {"world": world, "state": {"step": 2}}
     changed = {**settings, "gradient_clipping": 0.25}
     found = ("step_00000002", marker)
-    engine = build(now, model, checkpoint.engine_settings(changed, found, ranks))
+    engine = build(now, model, load.engine_settings(changed, found, ranks))
     wanted = groups(engine)
-    state = checkpoint.load(engine, folder, *found, ranks)
+    state = load.load(engine, folder, *found, ranks)
     loaded = {
         "state": state,
         "wanted": wanted,

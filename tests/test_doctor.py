@@ -17,8 +17,8 @@ from trainer.engine.agreement import description, difference
 from trainer.masked.config import MaskedConfig
 from trainer.preflight import checkup
 from trainer.preflight.hosts import compare, on_host, read_hostfile
-from trainer.ranks import shared_memory
-from trainer.ranks.rendezvous import join_seconds, meet
+from trainer.ranks import joining
+from trainer.ranks.joining import join_seconds, meet
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_attention_and_bf16_on_the_cpu():
 
 
 def test_memory_that_killed_ranks_left_is_told():
-    left = shared_memory.FOLDER / f"{shared_memory.PREFIX}{os.getuid()}_of-a-test_{os.getpid()}"
+    left = joining.FOLDER / f"{joining.PREFIX}{os.getuid()}_of-a-test_{os.getpid()}"
     try:
         with open(left, "wb") as file:
             file.truncate(2**30)  # takes no memory

@@ -21,8 +21,8 @@ from data.batches.order import TrainingOrder
 from data.errors import InputError
 from data.files import hash_file
 from data.shards.manifest import read_manifest
-from trainer.checkpoints import lock
-from trainer.checkpoints.checkpoint import COMPLETE, superseded
+from trainer.checkpoints import run_folder
+from trainer.checkpoints.find import COMPLETE, superseded
 from trainer.checkpoints.save import _drop_superseded, disk_use, require_space
 from trainer.engine.log import FEWEST, is_spike
 from trainer.masked.config import MaskedConfig
@@ -296,8 +296,8 @@ def test_damaged_checkpoints_are_passed_over(shards, straight, tmp_path):
 def test_two_runs_do_not_write_one_folder(tmp_path):
     run = tmp_path / "run"
     code = (
-        "import sys, time; from pathlib import Path; from trainer.checkpoints import lock\n"
-        "lock.take(Path(sys.argv[1])); print('held', flush=True); time.sleep(1000)\n"
+        "import sys, time; from pathlib import Path; from trainer.checkpoints import run_folder\n"
+        "run_folder.take(Path(sys.argv[1])); print('held', flush=True); time.sleep(1000)\n"
     )
     words = [sys.executable, "-c", code, str(run)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
@@ -305,10 +305,10 @@ def test_two_runs_do_not_write_one_folder(tmp_path):
         with pytest.raises(
             InputError, match=f'another run writes this folder: .*"pid": {other.pid}'
         ):
-            lock.take(run, wait_s=0.6)
+            run_folder.take(run, wait_s=0.6)
         other.kill()  # -9: nothing is tidied up, and the lock is free
         other.wait()
-        lock.take(run, wait_s=0.0)
+        run_folder.take(run, wait_s=0.0)
 
 
 # ---- hangs -----------------------------------------------------------------------------------

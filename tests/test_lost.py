@@ -13,7 +13,7 @@ from tiny import TINY_TRANSLATION, tiny_pairs, tiny_shards
 
 from data.errors import InputError
 from trainer.checkpoints import lost
-from trainer.checkpoints.checkpoint import survey, tag_of
+from trainer.checkpoints.find import survey, tag_of
 from trainer.checkpoints.weights import load_state
 from trainer.preflight.run_check import run_state
 from trainer.translation.resume import FORMAT

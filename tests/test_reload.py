@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands import python
 
-from trainer.checkpoints.optimizer_state import own_steps, restore_settings, settings_of
+from trainer.checkpoints.load import own_steps, restore_settings, settings_of
 
 
 @pytest.mark.slow

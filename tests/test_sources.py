@@ -16,7 +16,7 @@ from data.errors import InputError
 from data.signals.profiles import get_profile
 from data.sources.formats.opening import read_raw
 from data.sources.spec import parse_spec
-from data.subjects.selection import describe_subjects, select_subjects
+from data.subjects.people import describe_subjects, select_subjects
 
 BRAIN2IMAGE = get_profile("brain2image")
 

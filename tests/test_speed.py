@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands import environment
 
-from trainer.engine.speed import compile_options
+from trainer.engine.optim import compile_options
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARE = """
@@ -17,7 +17,7 @@ import deepspeed, torch
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 from torch import nn
 from trainer.ranks.ranks import start_ranks
-from trainer.engine.speed import any_not_finite, check_gradients_together
+from trainer.engine.optim import any_not_finite, check_gradients_together
 
 start_ranks()
 settings = json.loads(open("ds_configs/zero2.json").read())

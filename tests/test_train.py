@@ -14,7 +14,7 @@ from data.errors import InputError
 from model.autoencoder import MaskedVAE
 from model.config import from_dict
 from trainer.checkpoints.weights import load_model
-from trainer.ranks import shared_memory
+from trainer.ranks import joining
 
 pytestmark = pytest.mark.slow
 PRETRAIN = "trainer/pretrain.py"
@@ -50,12 +50,12 @@ def straight(shards, tmp_path_factory, port):
 
 def test_a_run_leaves_no_shared_memory(straight, port):
     """DeepSpeed would leave 69 MB of memory a rank, until the machine restarts."""
-    assert not list(shared_memory.FOLDER.glob(f"*_{port}_*"))
+    assert not list(joining.FOLDER.glob(f"*_{port}_*"))
 
 
 def test_no_room_in_shared_memory_is_told():
     with pytest.raises(InputError, match="CPU ranks need"):
-        shared_memory.require_room(10**6)
+        joining.require_room(10**6)
 
 
 def test_golden_losses(straight, root):

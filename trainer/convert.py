@@ -27,7 +27,7 @@ from data.files import atomic, hash_file, write_atomic
 from data.subjects.trained_on import benchmarks_seen, describe_benchmarks
 from model.autoencoder import MaskedVAE
 from model.config import from_dict
-from trainer.checkpoints.checkpoint import read_complete
+from trainer.checkpoints.find import read_complete
 from trainer.checkpoints.weights import describe, load_model, read_file, run_state_dict
 from trainer.masked.parity import parity_loss
 from trainer.reports.stated_scores import describe_scores, read_scores

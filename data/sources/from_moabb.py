@@ -40,7 +40,7 @@ from data.sources.formats.recording_files import montage_files
 from data.sources.items import signed
 from data.sources.spec import Spec
 from data.subjects.moabb_names import find_class, quiet
-from data.subjects.selection import describe_subjects, select_subjects
+from data.subjects.people import describe_subjects, select_subjects
 
 
 @dataclass(frozen=True)

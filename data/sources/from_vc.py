@@ -33,7 +33,7 @@ from data.sources.formats.recording_files import montage_files
 from data.sources.formats.vc_files import ACTICAP_128, read_vc, split_of_indices, standardise
 from data.sources.items import signed
 from data.sources.spec import Spec
-from data.subjects.selection import canonical_subject
+from data.subjects.people import canonical_subject
 
 DATASET = "VC"
 SFREQ_HZ = 1000.0

@@ -17,7 +17,7 @@ from data.errors import InputError, did_you_mean
 from data.signals.profiles import Profile
 from data.signals.recording import MegOptions, Recording
 from data.sources.kinds import COMMON, KINDS, PAIRED
-from data.subjects.selection import select_subjects
+from data.subjects.people import select_subjects
 
 SPLITS = ("auto", "train", "val", "test")
 ANNOTATIONS = "annotations"

@@ -9,21 +9,8 @@ import re
 import warnings
 
 from data.errors import InputError, did_you_mean
-from data.subjects.selection import canonical_subject
+from data.subjects.people import OLD_NAMES, canonical_subject
 
-OLD_NAMES = {
-    "munichmi": "GrosseWentrup2009",
-    "ssvepexo": "Kalunga2016",
-    "ssvepnakanishi": "Nakanishi2015",
-    "ssvepwang": "Wang2016",
-    "ssvepmamem1": "MAMEM1",
-    "ssvepmamem2": "MAMEM2",
-    "ssvepmamem3": "MAMEM3",
-    "shin2017": "Shin2017A",
-    "openmi": "Cho2017",
-    "gigadb": "Cho2017",
-}
-"""Names of earlier MOABB releases and of papers, in letters and digits only."""
 GONE = {
     "demonsp300": "use BI2014a in its place: another P300 game, 64 people, 16 channels (DemonsP300 "
     "was 60 people, 8 channels)",

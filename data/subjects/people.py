@@ -1,4 +1,4 @@
-"""Who is who: datasets in which the same persons appear, and names of datasets.
+"""Who is who: names of datasets and subjects, and datasets in which the same persons appear.
 
 One person must not train under one dataset's name and be tested under another's. Where the numbers
 of two datasets are known to mean the same persons, each person is one; where persons are shared but
@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from data.subjects.moabb_names import OLD_NAMES
-from data.subjects.selection import canonical_subject
+from data.errors import InputError
 
 SAME_NUMBERS: dict[str, tuple[str, ...]] = {
     "Lee2019": ("Lee2019_MI", "Lee2019_ERP", "Lee2019_SSVEP"),
@@ -55,6 +54,19 @@ TUH = ("TUEG", "TUAB", "TUAR", "TUEP", "TUEV", "TUSL", "TUSZ", "tuh_eeg", "tuh_e
        "tuh_eeg_seizure")  # fmt: skip
 """The Temple University corpora, by short and by folder's name. All are cut from TUEG and call a
 person the same, but for the evaluation part of TUEV, which numbers people anew."""
+OLD_NAMES = {
+    "munichmi": "GrosseWentrup2009",
+    "ssvepexo": "Kalunga2016",
+    "ssvepnakanishi": "Nakanishi2015",
+    "ssvepwang": "Wang2016",
+    "ssvepmamem1": "MAMEM1",
+    "ssvepmamem2": "MAMEM2",
+    "ssvepmamem3": "MAMEM3",
+    "shin2017": "Shin2017A",
+    "openmi": "Cho2017",
+    "gigadb": "Cho2017",
+}
+"""Names of earlier MOABB releases and of papers, in letters and digits only."""
 
 
 @functools.cache
@@ -107,3 +119,57 @@ class People:
         is whom: these stay (dataset, subject). For telling persons apart, not for splits."""
         _, numbered = self.groups.get(plain_dataset(dataset), (dataset, True))
         return self.person(dataset, subject) if numbered else (dataset, subject)
+
+
+def canonical_subject(subject: object) -> str:
+    """'sub-02', '02' and 2 all name subject '2'; other names stay as they are."""
+    text = re.sub(r"^sub-", "", str(subject).strip())
+    return str(int(text)) if text.isdecimal() else text
+
+
+def select_subjects(text: str | None, known: Sequence, what: str) -> list:
+    """The entries of `known` that `text` names, in the order of `known`; None names all.
+
+    `text` joins single subjects and ranges of numbers with +, e.g. "1-3+7". InputError for one
+    that `known` lacks, or for text that cannot be read; `what` opens the message.
+    """
+    if text is None:
+        return list(known)
+    by_name = {canonical_subject(subject): subject for subject in known}
+    wanted = expand_subjects(text, what)
+    missing = [name for name in wanted if name not in by_name]
+    if missing or not wanted:
+        raise InputError(
+            f"{what}: subjects={text}: no subject {', '.join(missing[:10]) or 'is named'}",
+            f"the subjects are {describe_subjects(known)}; write e.g. subjects=1-3+7",
+        )
+    return [subject for name, subject in by_name.items() if name in wanted]
+
+
+def expand_subjects(text: str, what: str) -> list[str]:
+    """ "1-3+7" -> canonical names 1, 2, 3, 7; InputError for text that cannot be read."""
+    wanted: dict[str, None] = {}
+    for part in text.split("+"):
+        span = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", part)
+        if span:
+            first, last = int(span[1]), int(span[2])
+            if last < first or last - first > 100_000:
+                raise InputError(f"{what}: subjects={text}", f"the range {part.strip()} is not one")
+            wanted.update(dict.fromkeys(str(number) for number in range(first, last + 1)))
+        elif part.strip():
+            wanted[canonical_subject(part)] = None
+    return list(wanted)
+
+
+def describe_subjects(subjects: Iterable) -> str:
+    """Subjects as short text that `select_subjects` reads back: [1, 2, 3, 7] -> "1-3+7"."""
+    names = [canonical_subject(subject) for subject in subjects]
+    numbers = sorted(int(name) for name in names if name.isdecimal())
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    parts = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
+    return "+".join(parts + [name for name in names if not name.isdecimal()])

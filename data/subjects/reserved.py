@@ -24,8 +24,13 @@ from data.subjects.benchmarks import (
     read_benchmark,
     spellings,
 )
-from data.subjects.people import People, plain_dataset
-from data.subjects.selection import canonical_subject, describe_subjects, expand_subjects
+from data.subjects.people import (
+    People,
+    canonical_subject,
+    describe_subjects,
+    expand_subjects,
+    plain_dataset,
+)
 
 TRAINING_SPLITS = ("train", "val")
 SETTINGS = (

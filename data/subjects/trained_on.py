@@ -13,9 +13,8 @@ from data.errors import InputError
 from data.shards.manifest import Manifest
 from data.subjects.benchmarks import benchmark_names, read_benchmark
 from data.subjects.digests import Twin, digests_of, find_twins, union, without_digest
-from data.subjects.people import People, plain_dataset
+from data.subjects.people import People, canonical_subject, plain_dataset
 from data.subjects.reserved import Reservation
-from data.subjects.selection import canonical_subject
 
 Subjects = Mapping[str, Iterable[str]]
 SHOWN = 5

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data.errors import InputError
 from data.files import write_atomic
-from trainer.checkpoints.checkpoint import COMPLETE, checkpoint_folder
+from trainer.checkpoints.find import COMPLETE, checkpoint_folder
 
 RECORD = "saved.json"
 ENDED = "ENDED"

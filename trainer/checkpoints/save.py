@@ -24,7 +24,7 @@ from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchChe
 from data.errors import InputError
 from data.files import is_full, readable, write_atomic
 from trainer.checkpoints import lost
-from trainer.checkpoints.checkpoint import (
+from trainer.checkpoints.find import (
     COMPLETE,
     checkpoint_folder,
     complete_tags,

@@ -19,7 +19,7 @@ from data.errors import InputError
 from data.files import hash_file
 from model.autoencoder import MaskedVAE
 from model.config import from_dict, with_new_fields
-from trainer.checkpoints import checkpoint, lost
+from trainer.checkpoints import find, lost
 
 FORMAT = "eeg-masked-vae"
 FORMER_TRANSLATION = "eeg2meg-run"
@@ -64,7 +64,7 @@ def of_an_earlier_version(run: Path) -> InputError | None:
     )
 
 
-def read_masked_config(run: Path) -> dict:
+def _masked_config(run: Path) -> dict:
     """`read_run_config` of a run that trained a masked autoencoder; InputError for another task."""
     found = read_run_config(run)
     task = found.get("task", {}).get("name", "masked")
@@ -90,26 +90,33 @@ def describe(run_config: dict, part: str = "whole") -> dict:
 
 
 def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
-    """(fp32 state dict, run config, checkpoint folder) of a run's last complete checkpoint.
+    """`last_state` of a run that trained a masked autoencoder; InputError for another task."""
+    _masked_config(run)
+    return last_state(run)
+
+
+def last_state(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
+    """(fp32 state dict, run config, checkpoint folder) of a run's last complete checkpoint,
+    whatever its task.
 
     DeepSpeed's files are pickles: only read checkpoints of your own.
     """
     config = read_run_config(run)
-    tags, passed = checkpoint.survey(run)
-    gone = lost.lost(run, passed, checkpoint.tag_of)
+    tags, passed = find.survey(run)
+    gone = lost.lost(run, passed, find.tag_of)
     if not tags and gone:
         lines = "".join(f"\n     {line}" for line in gone)
         raise InputError(f"{run}: its checkpoints are lost:{lines}", "restore them from a copy")
     if not tags:
         raise InputError(f"{run}: no complete checkpoint", "train further, until one is saved")
-    folder = checkpoint.checkpoint_folder(run)
-    step, planned = checkpoint.step_of(tags[-1]), config["run"].get("steps")
+    folder = find.checkpoint_folder(run)
+    step, planned = find.step_of(tags[-1]), config["run"].get("steps")
     if os.environ.get("RANK", "0") == "0":
         lost.say_passed_over(run, passed)
         if later := [one for one in lost.recorded(run) or [] if one > step]:
             print(f"{run}: its last checkpoint, of step {later[-1]}, is lost", flush=True)
         print(f"{run}: weights of step {step} of {planned}", flush=True)
-    if problem := checkpoint.damaged(folder / tags[-1]):
+    if problem := find.damaged(folder / tags[-1]):
         raise InputError(
             f"{folder / tags[-1]}: {problem}", "delete this folder, to take the checkpoint before"
         )
@@ -125,7 +132,7 @@ def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
 def read_description(path: str | Path) -> dict:
     """The description of a run folder or of a converted file, without reading weights."""
     path = Path(path)
-    return describe(read_masked_config(path)) if path.is_dir() else _read_json(path)
+    return describe(_masked_config(path)) if path.is_dir() else _read_json(path)
 
 
 def _read_json(path: Path) -> dict:
@@ -170,9 +177,8 @@ def load_state(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """(state dict, description) of a run folder or a converted file."""
     path = Path(path)
     if path.is_dir():
-        read_masked_config(path)
         state, config, folder = run_state_dict(path)
-        found = {"checkpoint": folder.name, "steps": checkpoint.step_of(folder.name)}
+        found = {"checkpoint": folder.name, "steps": find.step_of(folder.name)}
         return state, {**describe(config), **found}
     if path.suffix not in (".pt", ".safetensors"):
         raise InputError(f"{path}: no run folder, .safetensors or .pt file", "check the path")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from data.errors import InputError
-from trainer.checkpoints.provenance import ROOT, versions
+from trainer.checkpoints.run_folder import ROOT, versions
 from trainer.engine.config import RunConfig
 from trainer.ranks.ranks import Ranks, SharedError
 

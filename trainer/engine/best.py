@@ -1,4 +1,4 @@
-"""The best validation so far: RUN/best, and how long ago it was.
+"""Whether a run can validate, and the best validation so far: RUN/best, and how long ago it was.
 
 Kept by the task's `criterion`, a value to minimise. The state lies in the checkpoint, so a resumed
 run neither forgets its best nor waits anew. RUN/best may be newer than the last checkpoint; a run
@@ -20,6 +20,19 @@ from trainer.engine.task import BEST, Plan
 from trainer.ranks.ranks import Ranks, broadcast_object, together
 
 
+def can_validate(plan: Plan, ranks: Ranks) -> bool:
+    """Whether there are held-out windows to read: a run that streams its training shards may have
+    only the manifest in its folder."""
+    held_out = plan.task.held_out(plan.manifest)
+    here = bool(held_out) and all(plan.manifest.path(shard).is_file() for shard in held_out)
+    here = broadcast_object(here, ranks)
+    if held_out and not here and ranks.first:
+        print(
+            f"no validation: {plan.config.shards} lacks the val shards of its manifest", flush=True
+        )
+    return here
+
+
 class Best:
     """`state`: {"step", "value"} of the best validation and "since", the validations after it; None
     without a criterion or a validation."""
@@ -33,16 +46,18 @@ class Best:
         self.state = state if there else None
 
     @property
-    def out_of_patience(self) -> bool:
-        """Whether `--patience` validations have passed without a better one."""
-        patience = self.plan.config.patience
-        return bool(patience and self.state and self.state["since"] >= patience)
+    def waited(self) -> int:
+        """Validations without a better one."""
+        return self.state["since"] if self.state else 0
+
+    def __str__(self) -> str:
+        return f"{self.plan.task.criterion} {self.state['value']:.4g} at step {self.state['step']}"
 
     @property
-    def told(self) -> str:
-        """How long ago the best was, in words."""
-        since, step = self.state["since"], self.state["step"]
-        return f"no better {self.plan.task.criterion} in {since} validations since step {step}"
+    def settled(self) -> bool:
+        """Whether `--patience` has run out: the run is at its end."""
+        patience = self.plan.config.patience
+        return bool(patience) and self.waited >= patience
 
     def seen(self, engine, step: int, values: dict[str, float]) -> None:
         """After a validation; the values are the same on all ranks, which all call this."""

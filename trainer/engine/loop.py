@@ -16,14 +16,18 @@ from torch import nn
 from tqdm import tqdm
 
 from model.transformer import kernel_name
-from trainer.checkpoints import checkpoint
+from trainer.checkpoints import load
 from trainer.checkpoints.save import save
-from trainer.engine.best import Best
+from trainer.engine.best import Best, can_validate
 from trainer.engine.feed import BROKEN, FINE, Feed
 from trainer.engine.log import Log, Meter, Skips, Spikes, measured_peak_flops
-from trainer.engine.optim import lr_factor, make_optimizer, set_lr
-from trainer.engine.plan import can_validate
-from trainer.engine.speed import check_gradients_together, compile_options
+from trainer.engine.optim import (
+    check_gradients_together,
+    compile_options,
+    lr_factor,
+    make_optimizer,
+    set_lr,
+)
 from trainer.engine.task import Plan, Progress
 from trainer.ranks.ranks import Ranks
 from trainer.ranks.stopping import StopRequests
@@ -32,14 +36,14 @@ from trainer.ranks.watch import Watch
 
 def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, dict] | None) -> str:
     """Train `model` to `plan.config.last_step`, from the given checkpoint or from its present
-    weights. Returns "" when it got there, else what asked it to stop before
+    weights. Returns "" when it got there or ran out of patience, else what asked it to stop before
     (trainer/ranks/stopping.py); it has then saved."""
     config, task = plan.config, plan.task
     watch = Watch(ranks, config.timeout_s)
 
     # ---- engine -------------------------------------------------------------------------------
     optimizer = make_optimizer(task.parameter_groups(model, plan), config)
-    settings = checkpoint.engine_settings(plan.deepspeed, resume_from, ranks)
+    settings = load.engine_settings(plan.deepspeed, resume_from, ranks)
     watch.at(0, "building the engine")
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     check_gradients_together(engine)
@@ -48,7 +52,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     state = {"step": 0, "applied": 0, "skipped": 0}
     if resume_from is not None:
         watch.at(0, "loading the checkpoint")
-        state = checkpoint.load(engine, plan.run, *resume_from, ranks)
+        state = load.load(engine, plan.run, *resume_from, ranks)
     step, applied, skipped = state["step"], state["applied"], state["skipped"]
     best = Best(plan, ranks, state.get("best"))
 
@@ -87,7 +91,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
         validate()
 
     def ended() -> bool:
-        return step >= config.last_step or best.out_of_patience
+        return step >= config.last_step or best.settled
 
     if ended():
         say(f"finished already: step {step} of {config.steps}")
@@ -171,12 +175,12 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
             watch.at(step, "the checkpoint")
             save(engine, plan.run, step, state, config, ranks)
         timed_from += time.perf_counter() - paused
-        if best.out_of_patience and step < config.last_step:
-            say(f"stopped early after step {step}: {best.told}")
         if asked:
             if ranks.first:
                 bar.write(f"stopped after step {step}: asked by {asked}")
             break
+    if best.settled and ranks.first:
+        bar.write(f"ended at step {step} by --patience {config.patience}: {best}")
     watch.close()
     feed.close()
     stopping.close()

@@ -18,12 +18,12 @@ from data.subjects.reserved import (
     refuse_reserved,
     refuse_trained,
 )
-from data.subjects.trained_on import subjects_of
+from data.subjects.trained_on import record_of, subjects_of, union_of_records
 from trainer.checkpoints.weights import read_description, read_run_config
 from trainer.engine.config import RunConfig
 from trainer.engine.deepspeed_json import read_deepspeed_config, with_precision
 from trainer.engine.task import Plan, Task
-from trainer.ranks.ranks import Ranks, broadcast_object, together
+from trainer.ranks.ranks import Ranks, together
 
 
 def make_plan(config: RunConfig, task: Task, world: int) -> Plan:
@@ -79,7 +79,7 @@ def make_plan(config: RunConfig, task: Task, world: int) -> Plan:
         order=order,
         flops_per_sample=sum(count * cost.flops for count, cost in costs) / windows,
         tokens_per_sample=sum(count * cost.tokens for count, cost in costs) / windows,
-        inherited=inherited,
+        trained_on=union_of_records(record_of(manifest, task.recordings(manifest)), inherited),
     )
 
 
@@ -114,16 +114,3 @@ def verify_shards(plan: Plan, ranks: Ranks) -> None:
             dataset.readers[index]  # size and headers
             if plan.config.verify == "hash":
                 verify_shard(plan.manifest, plan.manifest.shards[index])
-
-
-def can_validate(plan: Plan, ranks: Ranks) -> bool:
-    """Whether there are held-out windows to read: a run that streams its training shards may have
-    only the manifest in its folder."""
-    held_out = plan.task.held_out(plan.manifest)
-    here = bool(held_out) and all(plan.manifest.path(shard).is_file() for shard in held_out)
-    here = broadcast_object(here, ranks)
-    if held_out and not here and ranks.first:
-        print(
-            f"no validation: {plan.config.shards} lacks the val shards of its manifest", flush=True
-        )
-    return here

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from data.errors import InputError
-from trainer.checkpoints import checkpoint, lock, lost
-from trainer.checkpoints.provenance import with_provenance, write_run_files
+from trainer.checkpoints import find, lost, run_folder
+from trainer.checkpoints.run_folder import with_provenance, write_run_files
 from trainer.checkpoints.save import checkpoint_bytes, disk_use, require_space
 from trainer.checkpoints.weights import read_run_config
 from trainer.engine.agreement import check_agreement
@@ -48,7 +48,7 @@ class Finished:
     def end(self) -> None:
         """Mark the run's orderly end; not where its launcher died, which nobody asked for."""
         if self.ranks.first and self.stopped_by != ORPHANED:
-            lock.mark_end(self.plan.run, self.stopped_by or "finished")
+            run_folder.mark_end(self.plan.run, self.stopped_by or "finished")
 
 
 def run_task(task: Task, config: RunConfig) -> Finished:
@@ -66,7 +66,7 @@ def prepare(task: Task, config: RunConfig) -> Start:
     check_hostfile()
     ranks = start_ranks(config.timeout_s)
     check_agreement(config, ranks)
-    config = task.settled(config, ranks)
+    config = task.ready(config, ranks)
     with together(ranks):
         plan = make_plan(config, task, ranks.world)
     first_sha256 = broadcast_object(plan.manifest.sha256, ranks)
@@ -93,15 +93,15 @@ def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
     """The checkpoint to go on from, if any; the run's folder is locked from here on."""
     with together(ranks):
         if ranks.first:
-            lock.take(plan.run)
-    found, passed = checkpoint.last_complete(plan.run, ranks)
+            run_folder.take(plan.run)
+    found, passed = find.last_complete(plan.run, ranks)
     goes_on = False
     with together(ranks):
         if ranks.first:
             if (plan.run / "config.json").exists():
                 read_run_config(plan.run)  # whether it is a run of these commands
             goes_on = lost.find_start(
-                plan.run, found and checkpoint.step_of(found[0]), passed, checkpoint.tag_of,
+                plan.run, found and find.step_of(found[0]), passed, find.tag_of,
                 resume=plan.config.resume, restart_lost=plan.config.restart_lost,
             )  # fmt: skip
     return found if broadcast_object(goes_on, ranks) else None
@@ -117,7 +117,7 @@ def _open_run(plan: Plan, ranks: Ranks, found: tuple[str, dict] | None) -> None:
             write_run_files(plan.run, plan.as_dict())
             lost.record(plan.run, [])
         if ranks.first:
-            lock.mark_begin(plan.run)
+            run_folder.mark_begin(plan.run)
 
 
 def _say(line: str) -> None:

@@ -20,7 +20,6 @@ from data.batches.batch import Batch, Prepare, Request
 from data.batches.local import WindowDataset
 from data.batches.order import Block, TrainingOrder
 from data.shards.manifest import Manifest, ShardEntry
-from data.subjects.trained_on import record_of, union_of_records
 from model.losses import LossTerms
 from trainer.engine.config import RunConfig
 from trainer.engine.optim import parameter_groups
@@ -110,7 +109,7 @@ class Task(ABC):
 
     # ---- and these where the default does not do -------------------------------------------------
 
-    def settled(self, config: RunConfig, ranks: Ranks) -> RunConfig:
+    def ready(self, config: RunConfig, ranks: Ranks) -> RunConfig:
         """The settings, with what must be made before shards are read; every rank calls it."""
         return config
 
@@ -191,10 +190,9 @@ class Plan:
     order: TrainingOrder | None
     flops_per_sample: float
     tokens_per_sample: float
-    inherited: dict
-    """What the weights of `--init` were trained on (data/subjects/trained_on.py); empty
-    without.
-    """
+    trained_on: dict
+    """The training split's people and recordings, and those of the weights of `--init`
+    (data/subjects/trained_on.py)."""
 
     @property
     def run(self) -> Path:
@@ -209,9 +207,7 @@ class Plan:
             **self.task.describe(),
             "profile": self.manifest.profile,
             "manifest_sha256": self.manifest.sha256,
-            "trained_on": union_of_records(
-                record_of(self.manifest, self.task.recordings(self.manifest)), self.inherited
-            ),
+            "trained_on": self.trained_on,
             "seed": self.config.seed,
             "micro_batch": self.micro,
             "accumulation": self.accumulation,

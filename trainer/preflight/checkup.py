@@ -25,9 +25,9 @@ from data.shards.tars import ShardReader
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
 from model.transformer import CPU_BF16_UNITS, attention, kernel_name
-from trainer.checkpoints.provenance import ROOT
+from trainer.checkpoints.run_folder import ROOT
 from trainer.engine.deepspeed_json import read_deepspeed_config
-from trainer.ranks import shared_memory
+from trainer.ranks import joining
 
 # bf16 weights, and fp32 weights and two moments of Adam.
 CHECKPOINT_BYTES = 2 + 3 * 4
@@ -151,9 +151,9 @@ def memory_limits(on: torch.device, nodes: int) -> list[Check]:
     if shm.is_dir() and (free := shutil.disk_usage(shm).free) < 2**30:
         checks.append(Check("warn", "/dev/shm", f"{readable(free)} free: loader workers may fail",
                             "ask for more shared memory, or use --workers 0"))  # fmt: skip
-    if on.type == "cpu" and (left := shared_memory.left_over_bytes()) > 2**29:
+    if on.type == "cpu" and (left := joining.left_over_bytes()) > 2**29:
         checks.append(Check("warn", "/dev/shm", f"{readable(left)} left by killed CPU ranks",
-                            f"rm {shared_memory.FOLDER}/{shared_memory.PREFIX}*"))  # fmt: skip
+                            f"rm {joining.FOLDER}/{joining.PREFIX}*"))  # fmt: skip
     locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     if on.type == "cuda" and nodes > 1 and locked != resource.RLIM_INFINITY:
         checks.append(Check("warn", "memlock", f"{readable(locked)}: InfiniBand may fail to start",

@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 
 from data.errors import InputError
-from trainer.checkpoints.provenance import ROOT
+from trainer.checkpoints.run_folder import ROOT
 from trainer.engine.agreement import difference
 from trainer.preflight.checkup import Check
-from trainer.ranks.rendezvous import meet
+from trainer.ranks.joining import meet
 
 ANSWER = "EEG-DOCTOR "
 MEGABYTES = 64  # of the timed all-reduce

@@ -21,8 +21,8 @@ import torch
 import torch.distributed as dist
 
 from data.errors import InputError
-from trainer.ranks import shared_memory
-from trainer.ranks.rendezvous import join_seconds, meet
+from trainer.ranks import joining
+from trainer.ranks.joining import join_seconds, meet
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def start_ranks(timeout_s: float = 0.0) -> Ranks:
         os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
         # LOCAL_SIZE is DeepSpeed's word for the ranks of this machine, LOCAL_WORLD_SIZE torchrun's.
         here = os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or "1"
-        shared_memory.require_room(int(here))
+        joining.require_room(int(here))
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     store = meet(
         rank, world, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), join_seconds()
@@ -88,7 +88,7 @@ def start_ranks(timeout_s: float = 0.0) -> Ranks:
     )
     deepspeed.init_distributed(verbose=False)  # takes up the group that is there
     if device.type == "cpu":
-        shared_memory.release(rank)
+        joining.release(rank)
     return Ranks(rank, world, device)
 
 

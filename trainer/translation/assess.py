@@ -20,7 +20,7 @@ from data.subjects.holdout import Part, Split, make_split
 from data.subjects.trained_on import describe_twins, known_among, people_of, subjects_of
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
 from trainer.checkpoints import lost
-from trainer.checkpoints.provenance import versions
+from trainer.checkpoints.run_folder import versions
 from trainer.reports.tables import headline_lines
 from trainer.scoring.scores import usable_bands
 from trainer.translation import baselines as base

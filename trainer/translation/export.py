@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from data.errors import InputError
 from data.files import write_atomic
 from model.brainformer import BrainformerConfig, BrainformerForEEG2MEG, BrainformerProcessor
-from trainer.checkpoints.weights import run_state_dict
+from trainer.checkpoints.weights import last_state
 from trainer.reports.tables import headline_lines, interval
 
 DESCRIPTION = "eeg2meg.json"
@@ -96,7 +96,7 @@ def export(run: Path, out: Path, checkpoint: str, report: dict | None, name: str
     model, processor, description, _ = read_translator(run)
     weights = model.state_dict()
     if checkpoint == "last":
-        weights, _, folder = run_state_dict(run)
+        weights, _, folder = last_state(run)
         description["validation"] = {"step": int(folder.name.rpartition("_")[2])}
     write_translator(out, model.config, weights, processor, description)
     card = make_card(name or out.name, description, report)

@@ -21,7 +21,7 @@ from data.subjects.holdout import Part, Split, make_split
 from data.subjects.trained_on import subjects_of
 from model.brainformer import BrainformerConfig, BrainformerForEEG2MEG, BrainformerProcessor
 from model.brainformer.processing_brainformer import meg_number
-from trainer.checkpoints.provenance import ROOT
+from trainer.checkpoints.run_folder import ROOT
 from trainer.checkpoints.weights import load_state
 from trainer.translation.common import Common, find_common, scaled_samples, sensor_stack
 from trainer.translation.pieces import Pieces

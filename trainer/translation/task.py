@@ -48,7 +48,7 @@ class TranslationTask(Task):
 
     # ---- what is trained on, and what is not ----------------------------------------------------
 
-    def settled(self, config: TranslationConfig, ranks: Ranks) -> TranslationConfig:
+    def ready(self, config: TranslationConfig, ranks: Ranks) -> TranslationConfig:
         """Without `--shards` the first rank packs simulated pairs, once."""
         if not config.shards:
             wanted = config.simulated, config.sequence_length

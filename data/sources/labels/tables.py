@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data.errors import InputError, did_you_mean
-from data.subjects.selection import canonical_subject
+from data.subjects.people import canonical_subject
 
 KEYS = {
     "file": "file", "filename": "file", "path": "file",

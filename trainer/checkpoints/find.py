@@ -1,4 +1,4 @@
-"""DeepSpeed checkpoints that are known to be whole: finding and loading them.
+"""Finding checkpoints that are known to be whole.
 
 DeepSpeed writes several files from several ranks and a `latest` that says nothing about them. After
 all ranks have written, the first rank writes COMPLETE.json with every file's size and CRC-32; only
@@ -16,9 +16,6 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from data.errors import InputError
-from trainer.checkpoints import universal
-from trainer.checkpoints.optimizer_state import own_steps, restore_settings, settings_of
 from trainer.ranks.ranks import Ranks, broadcast_object, together
 
 COMPLETE = "COMPLETE.json"
@@ -136,35 +133,3 @@ def last_complete(run: Path, ranks: Ranks) -> tuple[tuple[str, dict] | None, dic
             return (tag, broadcast_object(marker, ranks)), passed
         passed[tag] = problem
     return None, passed
-
-
-def engine_settings(deepspeed: dict, found: tuple[str, dict] | None, ranks: Ranks) -> dict:
-    """The DeepSpeed settings with which a checkpoint can be loaded."""
-    if found is None or found[1]["world"] == ranks.world:
-        return deepspeed
-    return universal.engine_settings(deepspeed)
-
-
-def load(engine, run: Path, tag: str, marker: dict, ranks: Ranks) -> dict:
-    """Load a complete checkpoint into the engine; returns its state.
-
-    Each rank holds a part of the optimizer: with another number of ranks than wrote it, it is
-    converted first (trainer/checkpoints/universal.py). Of the optimizer only moments and step
-    counts are the checkpoint's: decay, betas and gradient clipping stay as this run has set them.
-    """
-    folder = checkpoint_folder(run)
-    optimizer = engine.basic_optimizer
-    settings = settings_of(optimizer)
-    if marker["world"] != ranks.world:
-        universal.load(engine, folder / tag, ranks)
-        state = marker["state"]
-    else:
-        with together(ranks):
-            path, state = engine.load_checkpoint(str(folder), tag=tag)
-            if path is None:
-                raise InputError(f"{folder / tag}: DeepSpeed could not load it")
-    restore_settings(optimizer, settings)
-    own_steps(optimizer)
-    if hasattr(engine.optimizer, "clip_grad"):
-        engine.optimizer.clip_grad = engine.gradient_clipping()
-    return {key: state[key] for key in marker["state"]}

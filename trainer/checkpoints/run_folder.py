@@ -1,9 +1,12 @@
-"""One run folder, one run: a lock that the kernel lets go of when its process ends, however.
+"""The run folder: its lock, what the run was, and whether it came to its end.
 
 Two runs that write one folder would delete each other's checkpoints and mix their logs; that
 happens when a job is submitted twice, or when ranks outlive a launcher that was killed. The first
-rank holds a POSIX record lock on RUN/lock, which also works between machines on NFS and Lustre; on
-file systems that know no locks the run says so and goes on.
+rank holds a POSIX record lock on RUN/lock, which the kernel lets go of when its process ends,
+however, and which also works between machines on NFS and Lustre; on file systems that know no locks
+the run says so and goes on.
+
+config.json, code.diff: versions, state of the code and settings, written before the first step.
 
 RUN/ENDED is there only where the last run came to an orderly end: DeepSpeed's launcher returns 0
 even when it was killed, so a batch script cannot tell from its exit code.
@@ -14,14 +17,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import importlib.metadata
 import json
 import os
+import platform
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 from data.errors import InputError
+from data.files import write_atomic
 
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = (
+    "torch", "deepspeed", "transformers", "accelerate", "numpy", "scipy", "mne", "webdataset",
+    "flash-attn",
+)  # fmt: skip
 ENDED = "ENDED"
 WAIT_S = 40.0  # DeepSpeed's launcher gives the ranks of a run that it ends 30 s
 _held = []  # the lock lives as long as the process; forked loader workers do not share it
@@ -72,3 +84,42 @@ def mark_begin(run: Path) -> None:
 def mark_end(run: Path, why: str) -> None:
     """Say that this run came to its end as it should."""
     (run / ENDED).write_text(why + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_state() -> dict[str, str]:
+    """Commit and uncommitted changes of the code, or why they are not known."""
+    try:
+        commit, diff = (
+            subprocess.run(
+                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+            ).stdout
+            for arguments in (["rev-parse", "HEAD"], ["diff", "HEAD"])
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        return {"commit": f"unknown ({error})", "diff": ""}
+    return {"commit": commit.strip(), "diff": diff}
+
+
+def with_provenance(run: Path, config: dict) -> dict:
+    """`config` with versions and git state; the code's uncommitted changes go into code.diff."""
+    git = git_state()
+    write_atomic(run / "code.diff", git.pop("diff").encode())
+    return {**config, "versions": versions(), "git": git}
+
+
+def write_run_files(run: Path, config: dict) -> None:
+    """config.json, and the code's uncommitted changes as code.diff."""
+    run.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(with_provenance(run, config), indent=1) + "\n"
+    write_atomic(run / "config.json", text.encode())

@@ -1,0 +1,1 @@
+"""Classifying windows by the labels that shards carry."""

@@ -1,0 +1,83 @@
+"""The scores of a finished probe, beside the closed forms, on people whom nothing was chosen on.
+
+RUN/best was chosen on the split val, so the split test is scored; where there is none, val is, and
+the report says so.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from data.files import write_atomic
+from model.autoencoder import MaskedVAE
+from trainer.decoding.closed_forms import by_person, closed_forms, scores, with_interval
+from trainer.decoding.task import ProbeTask
+from trainer.decoding.windows import features
+from trainer.engine.task import BEST, Plan
+
+PROBE, THIS, UNTRAINED = "this probe", "this encoder", "untrained encoder"
+
+
+def report(task: ProbeTask, plan: Plan) -> dict:
+    """Score RUN/best; print the table and write RUN/scores.json, which this returns."""
+    config, manifest, labelled = plan.config, plan.manifest, task.labelled
+    split = labelled.scored
+    fit, held = (
+        labelled.read_known(manifest, part, labelled.spread(part, windows))
+        for part, windows in (("train", config.fit_windows), (split, config.test_windows))
+    )
+    twin = MaskedVAE(task.model, config.seed).to(next(task.encoder.parameters()).device).eval()
+    found, twin_found, twin_fit = (
+        torch.cat([features(encoder, batch) for batch in known.batches])
+        for encoder, known in ((task.encoder, held), (twin, held), (twin, fit))
+    )
+    forms = closed_forms(fit, held, manifest.profile["sfreq_hz"])
+    forms[UNTRAINED] = twin_fit.numpy(), twin_found.numpy()
+    forms[THIS] = task.features.cpu()[fit.window].numpy(), found.numpy()
+    people = {
+        PROBE: by_person(held.truth, predict(plan.run / BEST, found), held.person),
+        **scores(forms, THIS, fit, held, config.seed),
+    }
+    names = labelled.tables[split].names.people
+    result = {
+        "split": split,
+        "windows": len(held.window),
+        "fit_windows": len(fit.window),
+        "chance": 1 / len(labelled.classes),
+        "people": [" ".join(names[number]) for number in np.unique(held.person)],
+        "balanced_accuracy": {name: each.tolist() for name, each in people.items()},
+    }
+    write_atomic(plan.run / "scores.json", (json.dumps(result, indent=1) + "\n").encode())
+    print(table(result), flush=True)
+    return result
+
+
+def predict(best: Path, found: torch.Tensor) -> np.ndarray:
+    """Classes of features `[n, D]` by a probe's RUN/best, int64 `[n]`."""
+    state = load_file(best / "probe.safetensors")
+    standard = (found - state["features.mean"]) / state["features.std"]
+    logits = standard @ state["linear.weight"].T + state["linear.bias"]
+    return logits.argmax(1).numpy()
+
+
+def table(result: dict) -> str:
+    """The scores as text: means over people with Student's intervals."""
+    people = {name: np.array(each) for name, each in result["balanced_accuracy"].items()}
+    chosen = " (on which the best step was chosen: pack a split test)"
+    lines = [
+        f"balanced accuracy by person, split {result['split']}"
+        f"{chosen if result['split'] == 'val' else ''}: {len(result['people'])} people, "
+        f"{result['windows']} windows, chance {result['chance']:.3f}",
+        *(f"  {name:<32} {with_interval(each)}" for name, each in people.items()),
+        f"All but the first: logistic regression on {result['fit_windows']} training windows.",
+    ]
+    rivals = [name for name in people if name not in (PROBE, THIS, "labels shuffled")]
+    best = max(rivals, key=lambda name: people[name].mean())
+    gain = people[PROBE] - people[best]
+    lines.append(f"  {'this probe - ' + best:<32} {with_interval(gain)}")
+    return "\n".join(lines)
