@@ -41,7 +41,7 @@ def main() -> None:
         run = done.plan.run
         best = read_description(run / "best")["validation"]
         print(
-            f"done: best validation error {best['error']:.4f} at step {best['step']}: {run}/best\n"
+            f"done: {run}, best validation error {best['error']:.4f} at step {best['step']}\n"
             f"  tensorboard --logdir {run.parent}\n"
             f"  python trainer/eval_eeg2meg.py {run} --shards {done.plan.config.shards} "
             "--out report/",
