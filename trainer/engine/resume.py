@@ -42,9 +42,8 @@ def compare(
     applied: the steps that the run has applied, at which its learning rate is compared; ranks: how
     many there were, and are; kind: the class of the task's settings.
     """
-    if (before := _task_of(old)) != (now := _task_of(new)):
-        which = f"another task: {before}, now {now}"
-        return [(which, "the command that began this run")], []
+    if other := _other_task(_task_of(old), _task_of(new)):
+        return other, []
     refused = _fixed_by_task(old, new)
     others = FIXED
     if ranks[0] != ranks[1] and not new["run"]["elastic"]:
@@ -76,6 +75,12 @@ def compare(
 def _task_of(config: dict) -> str:
     """Runs from before there were tasks are masked ones."""
     return config.get("task", {}).get("name", "masked")
+
+
+def _other_task(before: str, now: str) -> list[Refusal]:
+    if before == now:
+        return []
+    return [(f"another task: {before}, now {now}", "the command that began this run")]
 
 
 def _fixed_by_task(old: dict, new: dict) -> list[Refusal]:
@@ -192,6 +197,12 @@ def refusal(run: Path, refused: list[Refusal]) -> InputError:
         f"{run} cannot go on as another experiment:{lines}",
         f"to go on with it give: {words}. For a new run give another --run",
     )
+
+
+def check_task(run: Path, old: dict, name: str) -> None:
+    """InputError where the run of `old` is one of another task than that of this name."""
+    if other := _other_task(_task_of(old), name):
+        raise refusal(run, other)
 
 
 def check_resume(

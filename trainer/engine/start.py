@@ -16,7 +16,7 @@ from trainer.engine.agreement import check_agreement
 from trainer.engine.config import RunConfig
 from trainer.engine.loop import train
 from trainer.engine.plan import make_plan, verify_shards
-from trainer.engine.resume import check_resume
+from trainer.engine.resume import check_resume, check_task
 from trainer.engine.task import Plan, Task
 from trainer.ranks.ranks import Ranks, broadcast_object, check_hostfile, start_ranks, together
 from trainer.ranks.stopping import ORPHANED
@@ -104,6 +104,8 @@ def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
                 plan.run, found and find.step_of(found[0]), passed, find.tag_of,
                 resume=plan.config.resume, restart_lost=plan.config.restart_lost,
             )  # fmt: skip
+            if goes_on:
+                check_task(plan.run, read_run_config(plan.run), plan.task.name)
     return found if broadcast_object(goes_on, ranks) else None
 
 

@@ -41,7 +41,7 @@ def write_translator(
     transformers.logging.disable_progress_bar()
     with torch.device("meta"):  # configuration and code are taken from it, not its weights
         model = BrainformerForEEG2MEG(config)
-    model.save_pretrained(folder, state_dict=weights)
+    model.save_pretrained(folder, state_dict=dict(weights))  # which it empties
     processor.save_pretrained(folder)
     text = json.dumps(description, indent=1) + "\n"
     write_atomic(folder / DESCRIPTION, text.encode())

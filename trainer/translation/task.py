@@ -12,6 +12,7 @@ from torch import nn
 
 from data.batches.batch import Batch
 from data.batches.order import Block
+from data.errors import InputError
 from data.shards.manifest import Manifest, ShardEntry
 from data.subjects.digests import digests_of
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
@@ -141,7 +142,12 @@ class TranslationTask(Task):
             if ranks.first and fresh:
                 found = fit(self.data.train, self._new_model(), self.config.linear_start)
             elif ranks.first:
-                notes = read_run_config(plan.run)["start"]
+                notes = read_run_config(plan.run).get("start")
+                if not notes:
+                    raise InputError(
+                        f"{plan.run}/config.json: damaged (it lacks start)",
+                        "restore it from a copy, or give another --run",
+                    )
                 found = Fitted(BrainformerProcessor(notes["scales"]), {}, notes)
         self.fitted: Fitted = broadcast_object(found, ranks)
 
