@@ -33,8 +33,9 @@ from benchmarks.gpu_cases import (
 )
 from benchmarks.gpu_report import Report
 from data.batches.batch import Request
+from trainer.engine.feed import training_dataset
 from trainer.engine.task import Plan
-from trainer.largest import largest_micro_batch
+from trainer.preflight.largest import largest_micro_batch
 
 POINTS = 12  # rows of the table of curves
 BATCHES = {"large": 64, "brain2image": 2048, "base": 128}
@@ -92,7 +93,7 @@ def gradients(setting: Setting, report: Report) -> None:
     case = replace(usual_case("base", setting.small), micro=4)
     plan = plan_of(setting, case)
     numbers = np.arange(case.micro)
-    found = plan.task.dataset(plan)[Request(numbers, numbers)]
+    found = training_dataset(plan)[Request(numbers, numbers)]
     batches = [batch.to(setting.device) for batch in found]
 
     def gradient(dtype: torch.dtype, backend: SDPBackend | None) -> torch.Tensor:

@@ -25,6 +25,7 @@ from model.autoencoder import MaskedVAE, normal_noise
 from model.losses import LossTerms, objective
 from model.tokens import take
 from model.transformer import Stack, attention
+from trainer.engine.feed import training_dataset
 from trainer.engine.task import Plan
 
 CHANNELS, SMALL_CHANNELS = (8, 16, 32, 64, 128), (4, 8)
@@ -207,7 +208,7 @@ def one_pass(
 @torch.no_grad()
 def held_out_error(run: EngineRun, plan: Plan, held: np.ndarray) -> float:
     """Mean error on hidden patches of the held-out windows, latents at their means."""
-    dataset, model = plan.task.dataset(plan), run.engine.module
+    dataset, model = training_dataset(plan), run.engine.module
     model.eval()
     errors, count = 0.0, 0
     for piece in np.array_split(held, max(1, len(held) // plan.micro)):

@@ -1,6 +1,6 @@
 """Look at a shard folder before hours of GPU time go into it.
 
-    python data/inspect_shards.py shards/pretrain
+    python data/inspect_shards.py --shards shards/pretrain
 
 Prints the summary and what deserves a look, and writes a page of pictures (index.html beside PNGs):
 windows, mean spectra in µV²/Hz, amplitudes, electrode maps, and why windows were dropped; of pairs
@@ -19,6 +19,7 @@ import html
 
 from data.errors import InputError, few, run_command
 from data.files import make_folder, readable, write_atomic
+from data.flags import Renamed, present
 from data.inspection.survey import DatasetSurvey, remarks, survey
 from data.inspection.survey_meg import draw_meg, remarks_meg, survey_meg
 from data.shards.manifest import Manifest, read_manifest
@@ -38,17 +39,20 @@ overflow-x: auto }}</style>
 """
 
 
+RENAMED = (Renamed("", "shards"),)
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python data/inspect_shards.py",
         description="Print and draw what a folder of shards holds.",
     )
     add = parser.add_argument
-    add("shards", type=Path, help="folder that data/pack.py wrote")
+    add("--shards", type=Path, required=True, help="folder that data/pack.py wrote")
     add("--out", type=Path, help="folder for the page (SHARDS/inspection)")
     add("--windows", type=int, default=200, help="windows read of each dataset (200)")
     add("--examples", type=int, default=3, help="windows drawn of each dataset (3)")
-    return parser.parse_args(argv)
+    return parser.parse_args(present(argv, RENAMED))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
         shutil.rmtree(args.out / PACKING, ignore_errors=True)
         report(manifest)
         return 0
-    # A contradiction is told before hours of work.
+    # A contradiction is reported before hours of work.
     assign_splits(wishes, recipe.seed, recipe.people)
     for spec in specs:
         print(f"  source    {spec}")

@@ -22,7 +22,7 @@ from trainer.checkpoints.save import save
 from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.engine.optim import make_optimizer
 from trainer.masked.config import MaskedConfig
-from trainer.masked.parity import parity_batch
+from trainer.masked.initial import parity_batch
 from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import Ranks, run_ranks, start_ranks
 

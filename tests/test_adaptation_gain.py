@@ -68,7 +68,9 @@ def test_the_adaptation_report_gives_both(tmp_path):
     )
     torch.nn.init.normal_(after.decoder.to_patch.weight, std=0.02)
     out = tmp_path / "out"
-    report = adaptation_report(before, after, manifest, "test", out, windows=16, progress=False)
+    report = adaptation_report(
+        before, after, manifest, "test", out, windows_per_subject=8, progress=False
+    )
     gained = report["reconstruction_after_gain"]
     assert set(report["reconstruction_gains"]) == {"before", "after", "gauss", "spline"}
     for name, entry in report["reconstruction"].items():

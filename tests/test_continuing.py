@@ -16,10 +16,10 @@ from data.errors import InputError
 from model.config import preset
 from trainer.checkpoints.lost import record
 from trainer.checkpoints.weights import describe, load_state, read_file, read_run_config
-from trainer.convert import write_weights
 from trainer.engine.plan import make_plan, with_recorded_batch
 from trainer.engine.resume import compare
 from trainer.masked.config import MaskedConfig
+from trainer.masked.export import write_weights
 from trainer.masked.task import MaskedTask
 from trainer.translation.config import TranslationConfig, plain_config
 from trainer.translation.task import TranslationTask

@@ -13,7 +13,7 @@ from tiny import TINY_TRANSLATION, tiny_pairs
 from model.autoencoder import MaskedVAE
 from model.brainformer import BrainformerForEEG2MEG
 from model.config import preset
-from trainer.convert import write_encoder_folder
+from trainer.masked.export import write_encoder_folder
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from model.autoencoder import MaskedVAE
 from model.config import preset
 from model.masks import Sheet, draw_mask, of_rows, parse
 from trainer import evaluate as command
-from trainer.evaluate import evaluate
 from trainer.masked.adaptation import adaptation_report
+from trainer.masked.evaluation import evaluate
 from trainer.reports.figures import reconstruction_figure
 from trainer.reports.report import markdown
 from trainer.reports.report_figures import write_figures
@@ -293,8 +293,9 @@ def test_trained_subjects_are_named(manifest):
         ({}, {"split": "val"}, "no subject is in the val split"),
         ({"patch_samples": 150}, {}, "at least two must fit"),
         ({}, {"kinds": ["blok"]}, "no such kind"),
-        ({}, {"kinds": ["radius_cm"]}, "no such kind"),
-        ({}, {"kinds": ["radius_cm=-4"]}, "no such kind"),
+        ({}, {"kinds": ["radius_cm"]}, "give radius_cm=NUMBER, centimetres, above 0"),
+        ({}, {"kinds": ["radius_cm=-4"]}, "give radius_cm=NUMBER, centimetres, above 0"),
+        ({}, {"kinds": ["tube=3"]}, "tube takes no number"),
         ({}, {"mask_ratio": 1.0}, "between 0 and 1"),
         ({}, {"windows_per_subject": 0}, "at least 1"),
     ],
@@ -355,7 +356,7 @@ def test_the_command(shards, tmp_path, capsys):
     weights.with_suffix(".json").write_text(json.dumps(description))
     out = tmp_path / "report"
     arguments = [str(weights), "--shards", str(shards), "--out", str(out), "--device", "cpu"]
-    command.main([*arguments, "--kinds", "random,time", "--windows_per_subject", "2"])
+    command.main([*arguments, "--masks", "random,time", "--windows_per_subject", "2"])
     printed = capsys.readouterr().out
     assert "None of these subjects was trained on." in printed
     assert f"wrote {out / 'report.md'}" in printed
@@ -374,7 +375,8 @@ def test_adaptation_report(manifest, tmp_path):
     torch.nn.init.normal_(after.decoder.to_patch.weight, std=0.02)
     people = {"trained_on": {"subjects": trained_subjects(manifest)}}
     arguments = (before, after, manifest)
-    result = adaptation_report(*arguments, "test", tmp_path, windows=12, progress=False, **people)
+    settings = {"windows_per_subject": 3, "progress": False}
+    result = adaptation_report(*arguments, "test", tmp_path, **settings, **people)
     stored = json.loads((tmp_path / "adaptation.json").read_text())
     assert stored == result
     assert (tmp_path / "adaptation.png").read_bytes().startswith(b"\x89PNG")
@@ -389,7 +391,7 @@ def test_adaptation_report(manifest, tmp_path):
         assert same == pytest.approx(distances["spline"][metric]["mean"], rel=1e-2)
         assert same != other
     assert "people that the model was not trained on" in result["summary"]
-    settings = {"windows": 2, "progress": False}
+    settings = {"windows_per_subject": 1, "progress": False}
     seen = adaptation_report(*arguments, "train", tmp_path, **settings, **people)
     assert "TRAINED ON" in seen["summary"]
     unknown = adaptation_report(*arguments, "test", tmp_path, **settings)

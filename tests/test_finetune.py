@@ -10,7 +10,7 @@ from tiny import tiny_shards
 
 pytestmark = pytest.mark.slow
 FINETUNE = "trainer/finetune_vc.py"
-QUIET = ["--log_every", "1", "--workers", "0", "--figure_every", "0", "--report_windows", "8"]
+QUIET = ["--log_every", "1", "--workers", "0", "--figure_every", "0", "--windows_per_subject", "8"]
 
 
 @pytest.fixture(scope="module")

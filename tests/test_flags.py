@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 from data.flags import Renamed, present, respell
@@ -85,3 +87,21 @@ def test_only_the_first_rank_speaks(monkeypatch, capsys):
     environment["RANK"] = "0"
     present(["--data", "a"], TABLE)
     assert "--data a is written --shards a now" in capsys.readouterr().out
+
+
+FORMER = [
+    # (command, former words, present words)
+    ("data.inspect_shards", "DIR --windows 3", "--shards DIR --windows 3"),
+    ("trainer.convert", "RUN --out o.pt --part whole", "RUN --out o.pt --keep whole"),
+    ("trainer.evaluate", "RUN --shards s --kinds tube", "RUN --shards s --masks tube"),
+    ("trainer.finetune_vc", "--report_windows 8", "--windows_per_subject 8"),
+]
+
+
+@pytest.mark.parametrize(("command", "former", "now"), FORMER)
+def test_former_spellings_of_commands_are_accepted(command, former, now, capsys):
+    table = importlib.import_module(command).RENAMED
+    assert present(former.split(), table) == now.split()
+    assert "is written" in capsys.readouterr().out
+    assert present(now.split(), table) == now.split()
+    assert capsys.readouterr().out == ""

@@ -37,9 +37,9 @@ from model.config import PRESETS, preset
 from model.flops import forward_flops, training_flops
 from model.tokens import grid_positions
 from model.transformer import Block
-from trainer import largest
-from trainer.largest import predicted, search
+from trainer import estimate
 from trainer.masked.draw import DrawMasks
+from trainer.preflight.largest import predicted, search
 
 ROOT = Path(__file__).resolve().parents[1]
 gpu_only = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -166,7 +166,7 @@ def test_search_where_the_line_promises_too_much():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_the_largest_batch_needs_a_gpu():
     with pytest.raises(InputError, match="no CUDA device"):
-        largest.main(["--preset", "tiny"])
+        estimate.main(["--preset", "tiny", "--measure"])
 
 
 def test_packing_to_a_budget():
@@ -290,7 +290,7 @@ def test_the_program_needs_few_packages():
         "import sys\n"
         "for name in ('mne', 'moabb', 'mne_bids', 'webdataset', 'sklearn', 'pandas'):\n"
         "    sys.modules[name] = None\n"
-        "import importlib, benchmarks.gpu as gpu, trainer.largest\n"
+        "import importlib, benchmarks.gpu as gpu, trainer.preflight.largest\n"
         "for name, (module, _) in gpu.SECTIONS.items():\n"
         "    assert getattr(importlib.import_module('benchmarks.' + module), 'measure_' + name)\n"
     )
@@ -470,7 +470,8 @@ def test_the_largest_batch_is_found_on_the_gpu(tmp_path):
         tmp_path / "shards", channels=(16,), samples=800, sfreq_hz=200.0, windows=8
     )  # fmt: skip
     own = {key: value for key, value in os.environ.items() if key != "DS_ACCELERATOR"}
-    command = [sys.executable, "trainer/largest.py", "--shards", shards, "--preset", "small"]
+    command = [sys.executable, "trainer/estimate.py", "--measure", "--shards", shards]
+    command += ["--preset", "small"]
     done = subprocess.run(
         [str(word) for word in command], env=own, cwd=ROOT, capture_output=True, text=True
     )  # fmt: skip

@@ -13,9 +13,9 @@ import torch
 from commands import ROOT, run
 from loading import items_of
 
-from data.batches.local import WindowDataset, evenly_spaced
+from data.batches.local import WindowDataset
 from data.batches.streamed import ShardStream
-from data.batches.window_table import AddFields, Names, Numbers, WindowTable
+from data.batches.window_table import AddFields, Names, Numbers, StreamedFields, WindowTable
 from data.errors import InputError
 from data.pack import main as pack
 from data.shards.manifest import read_manifest
@@ -239,7 +239,7 @@ def test_labels_and_people_reach_the_batch(packed, split):
     dataset = WindowDataset(manifest, shards, AddFields(table, ("label", "person", "recording")))
     dataset = pickle.loads(pickle.dumps(dataset))
     seen = 0
-    for request in evenly_spaced(dataset, len(dataset), 5):
+    for request in dataset.requests(range(len(dataset)), lambda c, t: 5):
         for batch in dataset[request]:
             for row, number in enumerate(batch.window.tolist()):
                 meta = dataset.meta(number)
@@ -285,18 +285,18 @@ def test_streamed_batches_have_the_same(packed):
             local[reader.signals[row].tobytes()] = reader.meta(row)
     stream = ShardStream(
         manifest, shards, f"{manifest.folder}/{{file}}", seed=0, rank=0, world=1, micro=3,
-        fields=("label", "person"),
+        fields=StreamedFields(manifest, ("label", "person")),
     )  # fmt: skip
-    assert stream.names.labels == ("a", "b")
+    assert stream.fields.names.labels == ("a", "b")
     batches = iter(stream)
     for _ in range(4):
         [batch] = next(batches)
         for row in range(3):
             meta = local[batch.eeg[row].numpy().tobytes()]
             label = expected_label(meta["recording"])
-            wanted = -1 if label is None else stream.names.labels.index(label)
+            wanted = -1 if label is None else stream.fields.names.labels.index(label)
             assert batch.label[row] == wanted
-            _, subject = stream.names.people[batch.person[row]]
+            _, subject = stream.fields.names.people[batch.person[row]]
             assert f"sub-{subject}_" in meta["recording"]
     with pytest.raises(ValueError, match="colour"):
         AddFields(None, ("colour",))
@@ -308,7 +308,7 @@ def test_what_is_not_asked_for_costs_nothing(packed, monkeypatch):
     monkeypatch.setattr(ShardReader, "meta", None)
     shards = manifest.of_split("train")
     dataset = WindowDataset(manifest, shards)
-    [batch] = dataset[evenly_spaced(dataset, 4, 4)[0]]
+    [batch] = dataset[dataset.requests(range(4), lambda c, t: 4)[0]]
     given = {"eeg", "positions_m", "order_index", "window", "dataset", "finite", "targets"}
     assert {name for name, value in vars(batch).items() if value is not None} == given
     assert not batch.targets
@@ -336,7 +336,7 @@ def test_an_events_own_label_stays(tmp_path):
     assert table.names.labels == ("a", "go")
     stream = ShardStream(
         manifest, manifest.of_split("train"), f"{manifest.folder}/{{file}}", seed=0, rank=0,
-        world=1, micro=1, fields=("label",),
+        world=1, micro=1, fields=StreamedFields(manifest, ("label",)),
     )  # fmt: skip
     with pytest.raises(InputError, match="event's label"):
         next(iter(stream))

@@ -18,7 +18,6 @@ from data.batches.local import (
     TrainingRequests,
     WindowDataset,
     batches_ahead,
-    evenly_spaced,
     training_loader,
 )
 from data.batches.order import TrainingOrder
@@ -26,6 +25,7 @@ from data.batches.streamed import ShardStream
 from data.errors import InputError
 from data.shards.manifest import read_manifest
 from data.shards.readers import Readers
+from data.spacing import evenly
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,14 @@ def test_resume_continues_where_it_stopped(manifest):
     assert {**first, **second} == straight
 
 
+def all_windows(dataset, count: int, size: int) -> list:
+    return dataset.requests(evenly(len(dataset), count), lambda channels, samples: size)
+
+
 def test_signals_are_those_of_the_shards(manifest):
     shards = manifest.of_split("train")
     dataset = WindowDataset(manifest, shards)
-    (request, *_) = evenly_spaced(dataset, 8, 8)
+    (request, *_) = all_windows(dataset, 8, 8)
     (batch,) = dataset[request]
     for number, eeg in zip(batch.window.tolist(), batch.eeg, strict=True):
         index = number if number < shards[0].samples else number - shards[0].samples
@@ -82,9 +86,9 @@ def test_signals_are_those_of_the_shards(manifest):
         )
 
 
-def test_evenly_spaced_covers_the_split_once(manifest):
+def test_requests_cover_the_split_once(manifest):
     dataset = WindowDataset(manifest, manifest.of_split("val"))
-    numbers = [n for request in evenly_spaced(dataset, 1000, 5) for n in request.window.tolist()]
+    numbers = [n for request in all_windows(dataset, 1000, 5) for n in request.window.tolist()]
     assert sorted(numbers) == list(range(len(dataset)))
 
 
@@ -193,7 +197,7 @@ def test_few_open_shards_change_nothing(manifest):
     shards = manifest.shards
     free, bound = WindowDataset(manifest, shards), WindowDataset(manifest, shards)
     bound.readers.most = 2
-    for request in evenly_spaced(free, 60, 1) + evenly_spaced(free, 60, 1)[::-1]:
+    for request in all_windows(free, 60, 1) + all_windows(free, 60, 1)[::-1]:
         for one, other in zip(free[request], bound[request], strict=True):
             assert one.eeg.equal(other.eeg)
         assert len(bound.readers.open) <= 2
@@ -218,11 +222,12 @@ def test_more_shards_than_open_files(tmp_path):
     folder = tiny_shards(tmp_path / "shards", train=(1,) * 45, held_out=1, samples=20)
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 48))\n"
-        "from data.batches.local import WindowDataset, evenly_spaced\n"
+        "from data.batches.local import WindowDataset\n"
         "from data.shards.manifest import read_manifest\n"
         "manifest = read_manifest(sys.argv[1]); data = WindowDataset(manifest, manifest.shards)\n"
         "for _ in range(2):\n"
-        "    print(sum(len(p) for r in evenly_spaced(data, 99, 1) for p in data[r]))\n"
+        "    requests = data.requests(range(len(data)), lambda channels, samples: 1)\n"
+        "    print(sum(len(batch) for request in requests for batch in data[request]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True

@@ -299,7 +299,7 @@ def test_fine_tuning_over_damaged_checkpoints_needs_a_word(copy, tmp_path):
     )
     run = tmp_path / "vc_run"
     words = ["--init", copy, *flags(run, vc, steps=4), "--log_every", 1, "--workers", 0,
-             "--figure_every", 0, "--report_windows", 4]  # fmt: skip
+             "--figure_every", 0, "--windows_per_subject", 4]  # fmt: skip
     ranks(2, FINETUNE, *words)
     for folder in (run / "checkpoints").glob("step_*"):
         victim = next(folder.glob("*optim*"))

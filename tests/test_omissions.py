@@ -66,7 +66,7 @@ def test_packing_and_inspecting_print_what_was_left_out(tmp_path):
     source = f"raw:{tmp_path}/*.fif,events=x"
     pack = (sys.executable, ROOT / "data/pack.py", "--source", source, "--workers", "1")
     packed = run(*pack, "--out", tmp_path / "out")
-    shown = run(sys.executable, ROOT / "data/inspect_shards.py", tmp_path / "out")
+    shown = run(sys.executable, ROOT / "data/inspect_shards.py", "--shards", tmp_path / "out")
     for output in (packed, shown):
         assert "dropped     3 events too near an edge, in 3 recordings" in output
         assert "not used    3 the same electrode as another, in 3 recordings" in output

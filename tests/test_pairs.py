@@ -21,7 +21,7 @@ from scipy.signal import get_window
 from tiny import tiny_shards
 
 import data.signals.windows
-from data.batches.local import WindowDataset, evenly_spaced
+from data.batches.local import WindowDataset
 from data.batches.pairs import PairedWindows
 from data.errors import InputError
 from data.inspect_shards import main as inspect
@@ -135,7 +135,7 @@ def test_the_eeg_half_serves_pretraining(pairs):
     """The masked autoencoder's loader gives the EEG of paired shards, and the electrodes alone."""
     shards = pairs.of_split("train")
     dataset = WindowDataset(pairs, shards)
-    (request, *_) = evenly_spaced(dataset, 4, 4)
+    (request, *_) = dataset.requests(range(4), lambda channels, samples: 4)
     (batch,) = dataset[request]
     every = [signal for shard in shards for signal in ShardReader(pairs, shard).signals]
     for number, eeg in zip(batch.window.tolist(), batch.eeg.numpy(), strict=True):

@@ -18,7 +18,7 @@ from model.autoencoder import MaskedVAE
 from model.brainformer import BrainformerConfig, BrainformerForEEG2MEG, BrainformerProcessor
 from model.config import preset
 from model.eeg_encoder import EegEncoderConfig, EegEncoderModel
-from trainer.convert import write_encoder_folder
+from trainer.masked.export import write_encoder_folder
 from trainer.share import read_report
 from trainer.translation.export import export, push, write_translator
 from trainer.translation.fit import read_encoder

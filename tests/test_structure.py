@@ -39,14 +39,7 @@ MODULES_A_FOLDER = 13
 FOLDERS_ABOVE = set()
 LINES_A_FILE = 300
 LINES_A_COMMAND = 150
-COMMANDS_ABOVE = {
-    "trainer/convert.py",
-    "trainer/evaluate.py",
-    "trainer/finetune_vc.py",
-    "trainer/largest.py",
-}
-"""Commands of trainer/ that are still longer; none is added."""
-REACH = {"trainer.pretrain": (60, 11), "trainer.engine.loop": (31, 9)}
+REACH = {"trainer.pretrain": (57, 10), "trainer.engine.loop": (28, 8)}
 """(files, longest chain) at most, the module itself included."""
 TASKS = ("trainer.masked", "trainer.translation", "trainer.decoding")
 MODEL_OF_ENGINE = {"model.losses", "model.transformer"}
@@ -137,7 +130,7 @@ def test_files_are_short():
     lines = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in files()}
     assert {name: n for name, n in lines.items() if n > LINES_A_FILE} == {}
     commands = {n for n in lines if re.fullmatch(r"trainer/\w+\.py", n)}
-    assert {n for n in commands if lines[n] > LINES_A_COMMAND} <= COMMANDS_ABOVE
+    assert [n for n in commands if lines[n] > LINES_A_COMMAND] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -26,10 +26,10 @@ from data.subjects.trained_on import (
 )
 from model.config import preset
 from trainer.engine.plan import make_plan
-from trainer.evaluate import evaluate
 from trainer.evaluate import main as evaluate_main
 from trainer.masked.adaptation import adaptation_report
 from trainer.masked.config import MaskedConfig
+from trainer.masked.evaluation import evaluate
 from trainer.masked.task import MaskedTask
 from trainer.reports.report import markdown
 from trainer.reports.report_figures import write_figures
@@ -236,8 +236,8 @@ def test_an_adaptation_report_is_marked(trained, renamed, tmp_path):
 
     torch_model = MaskedVAE(preset("tiny"))
     result = adaptation_report(
-        torch_model, torch_model, read_manifest(renamed[0]), "test", tmp_path, windows=2,
-        progress=False, trained_on=record_of(read_manifest(trained)),
+        torch_model, torch_model, read_manifest(renamed[0]), "test", tmp_path,
+        windows_per_subject=1, progress=False, trained_on=record_of(read_manifest(trained)),
     )  # fmt: skip
     assert result["summary"].startswith("TRAINED ON")
     assert renamed[1] in result["summary"]
@@ -321,7 +321,7 @@ def test_from_files_to_a_refused_score(tmp_path, capsys):
         1, "trainer/pretrain.py", *TINY, "--shards", tmp_path / "a", "--run", run,
         "--steps", 1, "--global_batch", 4, "--eval_every", 0,
     )  # fmt: skip
-    output = python("trainer/convert.py", run, "--out", weights, "--part", "whole")
+    output = python("trainer/convert.py", run, "--out", weights, "--keep", "whole")
     assert "cbramod: 4 (eegmmidb 4)" in output
     described = json.loads(weights.with_suffix(".json").read_text())
     assert described["benchmarks_seen"]["cbramod"]["people"] == 4
@@ -332,7 +332,7 @@ def test_from_files_to_a_refused_score(tmp_path, capsys):
     source = f"raw:{copies}/*.fif,split=test"
     assert pack_main(["--source", source, "--out", str(tmp_path / "b"), "--workers", "1"]) == 0
     arguments = [str(weights), "--shards", str(tmp_path / "b"), "--out", str(tmp_path / "report"),
-                 "--device", "cpu", "--kinds", "random", "--windows_per_subject", "2"]  # fmt: skip
+                 "--device", "cpu", "--masks", "random", "--windows_per_subject", "2"]  # fmt: skip
     with pytest.raises(InputError, match="mystudy subject 77 = eegmmidb subject 2"):
         evaluate_main(arguments)
     assert not (tmp_path / "report").exists()

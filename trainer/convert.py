@@ -1,174 +1,31 @@
 """Turn a run's DeepSpeed checkpoint into plain fp32 weights.
 
     python trainer/convert.py runs/NAME --out encoder.safetensors     # the encoder
-    python trainer/convert.py runs/NAME --out model.pt --part whole   # everything, a torch file
+    python trainer/convert.py runs/NAME --out model.pt --keep whole   # everything, a torch file
     python trainer/convert.py runs/NAME --out encoder/                # for transformers' AutoModel
     python trainer/convert.py runs/NAME --out encoder/ --report report/report.json   # with scores
 
-Writes the weights and, beside them, a .json with the model's and the signal's configuration, whom
-it was trained on, and how many of them public benchmarks test on (data/reserve). Before it reports
-success it reads the file back, computes the loss of a fixed batch and compares it with the one that
-the training engine computed when it saved the checkpoint.
+Writes the weights and, beside them, a .json with the model's and the signal's configuration, the
+people it was trained on, and how many of them public benchmarks test on (data/reserve). Before it
+reports success it reads the file back, computes the loss of a fixed batch and compares it with the
+one that the training engine computed when it saved the checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
-
-from data.errors import InputError, run_command
-from data.files import atomic, hash_file, write_atomic
-from data.subjects.trained_on import benchmarks_seen, describe_benchmarks
-from model.autoencoder import MaskedVAE
-from model.config import from_dict
-from trainer.checkpoints.find import read_complete
-from trainer.checkpoints.weights import describe, load_model, read_file, run_state_dict
-from trainer.masked.parity import parity_loss
-from trainer.reports.stated_scores import describe_scores, read_scores
+from data.errors import run_command
+from data.flags import Renamed, present
+from data.subjects.trained_on import describe_benchmarks
+from trainer.masked.export import convert
 from trainer.reports.tables import headline_lines
 
-# bf16 has 8 bits: between CPUs and GPUs its sums differ by less than this share of the loss.
-TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}
-
-
-def write_weights(state: dict[str, torch.Tensor], meta: dict, out: Path) -> None:
-    """Weights and description, each whole or absent."""
-    with atomic(out) as temporary:
-        if out.suffix == ".safetensors":
-            from safetensors.torch import save_file
-
-            save_file(state, temporary)
-        else:
-            torch.save(state, temporary)
-        meta = {**meta, "weights_sha256": hash_file(temporary)[0]}
-    write_atomic(out.with_suffix(".json"), (json.dumps(meta, indent=1) + "\n").encode())
-
-
-def write_encoder_folder(state: dict[str, torch.Tensor], meta: dict, out: Path) -> None:
-    """The encoder as a folder for `AutoModel.from_pretrained`, read back before it is reported."""
-    # Here, since transformers costs seconds where plain weights are asked for.
-    from model.eeg_encoder import EegEncoderConfig, EegEncoderModel
-
-    trained_on = meta["trained_on"]
-    config = EegEncoderConfig(
-        meta["model"],
-        meta["signal"],
-        trained_on["subjects"],
-        trained_recordings=trained_on.get("recordings"),
-        benchmarks_seen=benchmarks_seen(trained_on),
-    )
-    model = EegEncoderModel(config)
-    model.load_state_dict(state)
-    model.save_pretrained(out)
-    write_atomic(out / "README.md", encoder_card(out.name, meta).encode())
-    again = EegEncoderModel.from_pretrained(out)
-    if not all(torch.equal(value, state[name]) for name, value in again.state_dict().items()):
-        raise InputError(f"{out}: reads back differently", "check the disk, then convert again")
-
-
-def encoder_card(name: str, meta: dict) -> str:
-    """The model card: what it is, how EEG must be made for it, whom it was trained on."""
-    signal, model = meta["signal"], meta["model"]
-    subjects = meta["trained_on"]["subjects"]
-    people = ", ".join(f"{dataset} ({len(them)})" for dataset, them in subjects.items())
-    return f"""---
-library_name: transformers
-tags: [eeg, masked-autoencoder]
----
-# {name}
-
-The encoder of a masked variational autoencoder of EEG: preset {model["preset"]}, trained for
-{meta["steps"]} steps.
-
-```python
-from transformers import AutoModel
-
-encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
-found = encoder(eeg, positions_m)  # eeg [B, C, T] / scale; positions [C, 3] metres, head frame
-found.last_hidden_state, found.latents, found.pooler_output
-```
-
-EEG as in training: {signal["sfreq_hz"]:g} Hz, {signal["l_freq_hz"]:g}-{signal["h_freq_hz"]:g} Hz,
-{signal.get("reference", "average")} reference, divided by one robust scale for each recording.
-
-Subjects of pretraining: {people}. Scores on them would say nothing.
-{describe_benchmarks(benchmarks_seen(meta["trained_on"]))} Nothing was measured on the
-downstream use of this encoder.
-
-## Reconstruction of hidden samples
-
-{describe_scores(meta.get("scores"))}
-"""
-
-
-def prove_parity(state: dict[str, torch.Tensor], meta: dict, marker: dict) -> tuple[float, float]:
-    """(engine's loss, loss of these weights) on the fixed batch, in the engine's dtype; InputError
-    where they differ by more than rounding."""
-    model = MaskedVAE(from_dict(meta["model"]))
-    model.load_state_dict(state)
-    dtype = marker["state"]["parity_dtype"]
-    found = parity_loss(model.to(getattr(torch, dtype)), torch.device("cpu"))
-    wanted = marker["state"]["parity_loss"]
-    if not abs(found - wanted) <= TOLERANCE[dtype] * abs(wanted):
-        raise InputError(
-            f"these weights give a loss of {found:.6g} on the fixed batch, the engine {wanted:.6g}",
-            "the checkpoint is damaged, or the code differs from the code that trained it",
-        )
-    return wanted, found
-
-
-def convert(run: Path, out: Path, part: str, report: Path | None = None) -> dict:
-    """Convert the last complete checkpoint of `run`; returns what was written, for the report.
-
-    report: report.json of trainer/evaluate.py on this run, whose headline goes with the weights.
-    """
-    scores = read_scores(report, run) if report else None
-    folder_wanted = not out.suffix
-    if out.suffix not in ("", ".pt", ".safetensors"):
-        raise InputError(
-            f"--out {out}: unknown kind of file",
-            "end it in .safetensors or .pt, or give a folder's name for a Hugging Face model",
-        )
-    if folder_wanted and (part == "whole" or (out.exists() and any(out.iterdir()))):
-        raise InputError(
-            f"--out {out}: a Hugging Face folder is new and holds the encoder",
-            "choose a new folder, without --part whole",
-        )
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: no folder {out.parent}", "make it first")
-    state, config, folder = run_state_dict(run)
-    marker = read_complete(folder)
-    meta = {
-        **describe(config, part),
-        "benchmarks_seen": benchmarks_seen(config["trained_on"]),
-        "checkpoint": folder.name,
-        "steps": marker["state"]["step"],
-        "scores": scores,
-    }
-    wanted, found = prove_parity(state, meta, marker)
-    meta["parity"] = {
-        "engine_loss": wanted,
-        "converted_loss": found,
-        "dtype": marker["state"]["parity_dtype"],
-    }
-    kept = {
-        k: v.contiguous() for k, v in state.items() if part == "whole" or k.startswith("encoder.")
-    }
-    if folder_wanted:
-        write_encoder_folder(kept, meta, out)
-        return {**meta, "parameters": sum(tensor.numel() for tensor in kept.values())}
-    write_weights(kept, meta, out)
-    written, _ = read_file(out)
-    if written.keys() != kept.keys() or not all(torch.equal(written[k], kept[k]) for k in kept):
-        raise InputError(f"{out}: reads back differently", "check the disk, then convert again")
-    load_model(out, need=part)
-    return {**meta, "parameters": sum(tensor.numel() for tensor in kept.values())}
+RENAMED = (Renamed("part", "keep"),)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -180,13 +37,13 @@ def main(argv: list[str] | None = None) -> int:
         "--out", type=Path, required=True, help="NAME.safetensors, NAME.pt, or a new folder"
     )
     parser.add_argument(
-        "--part", choices=("encoder", "whole"), default="encoder", help="what to keep [encoder]"
+        "--keep", choices=("encoder", "whole"), default="encoder", help="what is written [encoder]"
     )
     parser.add_argument(
         "--report", type=Path, help="report.json of trainer/evaluate.py: its headline goes along"
     )
-    arguments = parser.parse_args(argv)
-    done = convert(arguments.run, arguments.out, arguments.part, arguments.report)
+    arguments = parser.parse_args(present(argv, RENAMED))
+    done = convert(arguments.run, arguments.out, arguments.keep, arguments.report)
     parity = done["parity"]
     described = arguments.out.with_suffix(".json") if arguments.out.suffix else arguments.out
     print(

@@ -1,9 +1,11 @@
 """What a run will cost, before it is queued: tokens, FLOPs, hours, bytes.
 
     python trainer/estimate.py --shards shards/pretrain --preset base --gpus 8 --mfu 0.4
+    python trainer/estimate.py --shards shards/pretrain --preset large --measure [--recompute]
 
 Counts come from the manifest's shapes and model/flops.py; the MFU is yours to give (a run logs the
-one it reaches). The default peak is an H100's or H200's in bf16 without sparsity.
+one it reaches). The default peak is an H100's or H200's in bf16 without sparsity. `--measure` finds
+by trying the largest micro-batch that this GPU can train.
 """
 
 from __future__ import annotations
@@ -43,19 +45,33 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--tflops", type=float, default=990.0, help="peak of one device, TFLOP/s [990]")
     add("--mfu", type=float, default=0.4, help="share of the peak that is reached [0.4]")
     add("--epochs", type=float, default=1.0, help="passes over the training windows [1]")
+    add("--measure", action="store_true", help="find the largest micro-batch of this GPU instead")
+    add("--recompute", action="store_true", help="measure with activations recomputed")
+    add("--deepspeed_config", default=MaskedConfig.deepspeed_config,
+        help=f"measure with this DeepSpeed JSON [{MaskedConfig.deepspeed_config}]")  # fmt: skip
     add("--json", action="store_true", help="print the numbers as JSON")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
+    config = MaskedConfig(
+        shards=str(args.shards), preset=args.preset, model=tuple(args.model or ()),
+        recompute=args.recompute, deepspeed_config=args.deepspeed_config,
+    )  # fmt: skip
+    if args.measure:
+        # Here, since DeepSpeed takes seconds to import where only counts are asked for.
+        from trainer.preflight.largest import measure
+
+        print(measure(config))
+        return 0
     for name, good in (
         ("gpus", args.gpus >= 1), ("tflops", args.tflops > 0), ("mfu", 0 < args.mfu <= 1),
         ("epochs", args.epochs > 0),
     ):  # fmt: skip
         if not good:
             raise InputError(f"--{name} {getattr(args, name)}", "give a number > 0 (mfu: up to 1)")
-    model = MaskedConfig(preset=args.preset, model=tuple(args.model or ())).model_config()
+    model = config.model_config()
     manifest = read_manifest(args.shards)
     check_fit(model, manifest, str(args.shards))
     if not manifest.of_split("train"):

@@ -22,14 +22,15 @@ from dataclasses import replace
 
 from data.batches.order import batch_sizes
 from data.errors import InputError
-from data.shards.manifest import Manifest, read_manifest
+from data.flags import Renamed, present
+from data.shards.manifest import read_manifest
 from model.config import ModelConfig, from_dict
-from trainer.checkpoints.weights import load_model, read_description
+from trainer.checkpoints.weights import read_description
 from trainer.engine.config import add_flags, resolve
 from trainer.engine.deepspeed_json import read_deepspeed_config
 from trainer.engine.plan import with_recorded_batch
-from trainer.engine.start import Finished, run_task
-from trainer.masked.adaptation import adaptation_report
+from trainer.engine.start import run_task
+from trainer.masked.adaptation import report_adaptation
 from trainer.masked.config import MaskedConfig
 from trainer.masked.task import MaskedTask
 from trainer.ranks.ranks import run_ranks
@@ -49,6 +50,9 @@ DEFAULTS = {
 }
 
 
+RENAMED = (Renamed("report_windows", "windows_per_subject"),)
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -60,10 +64,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="passes over the data, where --steps is not given [10]",
     )
     parser.add_argument(
-        "--report_windows", type=int, default=400, help="held-out windows that are scored [400]"
+        "--windows_per_subject",
+        type=int,
+        default=400,
+        help="held-out windows of each subject that are scored, evenly spread [400]",
     )
     add_flags(parser, DEFAULTS, MaskedConfig)
-    return parser.parse_args(argv)
+    return parser.parse_args(present(argv, RENAMED))
 
 
 def settings(arguments: argparse.Namespace) -> tuple[MaskedConfig, ModelConfig]:
@@ -103,46 +110,12 @@ def _steps(config: MaskedConfig, epochs: float) -> int:
     return max(1, round(epochs * (windows // global_batch)))
 
 
-def report_split(manifest: Manifest) -> str:
-    """The split whose subjects were never trained on: test, else val; train where there is no
-    other, which the report then says."""
-    return next(split for split in ("test", "val", "train") if manifest.of_split(split))
-
-
-def report(done: Finished, windows: int) -> None:
-    """Scores before and after, into RUN/adaptation/."""
-    plan = done.plan
-    try:
-        before, described = load_model(plan.config.init, need="encoder")
-    except InputError as error:
-        raise InputError(
-            f"{plan.run} is trained and saved, but has no report of before and after: {error.what}",
-            "restore --init and start the same command again: it will only write the report",
-        ) from None
-    if described["part"] == "encoder":
-        print(f"{plan.config.init} holds no decoder: 'before' is its encoder with an untrained one")
-    after, meta = load_model(plan.run)
-    out = plan.run / "adaptation"
-    result = adaptation_report(
-        before,
-        after,
-        plan.manifest,
-        report_split(plan.manifest),
-        out,
-        trained_on=meta["trained_on"],
-        weights=plan.run,
-        windows=windows,
-        device=done.ranks.device,
-    )
-    print(result["summary"], flush=True)
-
-
 def main() -> None:
     arguments = parse()
     config, model = settings(arguments)
     done = run_task(MaskedTask(config, model), config)
     if done.whole:
-        report(done, arguments.report_windows)
+        report_adaptation(done.plan, arguments.windows_per_subject, done.ranks.device)
     done.end()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import functools
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.batches.batch import Batch, Prepare, Request, finite
 from data.batches.order import TrainingOrder, locate
+from data.errors import InputError
 from data.shards.manifest import Manifest, ShardEntry
 from data.shards.readers import Readers
-from data.spacing import evenly
 from data.workers import leave_with_parent
 
 MOST_AHEAD = 4
@@ -62,6 +62,38 @@ class WindowDataset(Dataset):
         """The shard and the key of a window."""
         shard, index = (int(x[0]) for x in locate(self.starts, np.array([window])))
         return self.shards[shard], self.readers[shard].key(index)
+
+    def key(self, window: int) -> str:
+        """The text that names a window within its folder, for good."""
+        return self.name(window)[1]
+
+    def requests(self, windows: Sequence[int], size: Callable[[int, int], int]) -> list[Request]:
+        """Dense requests for the windows: each of one dataset, montage and length, at most
+        `size(channels, samples)` windows. Groups and windows come in the order given. Their
+        order_index is their number in the split."""
+        owners, _ = locate(self.starts, np.asarray(windows, np.int64))
+        groups: dict[tuple, list[int]] = {}
+        for window, owner in zip(windows, owners.tolist(), strict=True):
+            shard = self.shards[owner]
+            shape = (shard.channels, shard.window_samples)
+            groups.setdefault((shard.dataset, shard.montage, shape), []).append(int(window))
+        found = []
+        for (_, _, shape), own in groups.items():
+            count = max(1, size(*shape))
+            for start in range(0, len(own), count):
+                chosen = np.array(own[start : start + count])
+                found.append(Request(chosen, chosen))
+        return found
+
+    def checked(self, request: Request, remedy: str = "pack this dataset again") -> list[Batch]:
+        """The batches of a request; InputError for a window that is not finite."""
+        batches = self[request]
+        for batch in batches:
+            for window in batch.window[~batch.finite].tolist():
+                shard, key = self.name(window)
+                what = f"{shard.file}: {key}: a value of this held-out window is not finite"
+                raise InputError(what, remedy)
+        return batches
 
     def __getitem__(self, request: Request) -> list[Batch]:
         owners, indices = locate(self.starts, request.window)
@@ -215,22 +247,3 @@ def start_worker(worker: int) -> None:
     leave_with_parent()
     # Copying and mask drawing gain nothing from more; 8 ranks x workers x cores threads do harm.
     torch.set_num_threads(1)
-
-
-def evenly_spaced(dataset: WindowDataset, count: int, batch: int) -> list[Request]:
-    """Requests for `count` windows spread evenly over the split, dense and in manifest order.
-
-    Their order_index is their number in the split, so that whatever it keys (masks) is fixed.
-    """
-    numbers = evenly(len(dataset), count)
-    owners, _ = locate(dataset.starts, numbers)
-    shapes: dict[tuple[str, int], list[int]] = {}
-    for number, owner in zip(numbers.tolist(), owners.tolist(), strict=True):
-        shard = dataset.shards[owner]
-        shapes.setdefault((shard.montage, shard.window_samples), []).append(number)
-    requests = []
-    for same in shapes.values():
-        for start in range(0, len(same), batch):
-            chosen = np.array(same[start : start + batch])
-            requests.append(Request(chosen, chosen))
-    return requests

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from data.batches.batch import Batch, Prepare, finite
-from data.batches.window_table import Names, Numbers, check_fields, streamed_fields
 from data.errors import InputError
 from data.shards.manifest import Manifest, ShardEntry
 
@@ -38,9 +37,8 @@ class ShardStream(torch.utils.data.IterableDataset):
     """Micro-batches of one rank, endless, from `skip` micro-batches on.
 
     Yields lists with one `Batch`, as `WindowDataset` does; `order_index` numbers the rank's windows
-    over all ranks, so no two of a run share it; `window` is the same number. `fields`: of
-    `data.batches.window_table.FIELDS`, filled with int64 `[B]` numbers of `names`; a label can only
-    be one of a whole recording.
+    over all ranks, so no two of a run share it; `window` is the same number. `fields`: gives more
+    of a batch from its windows' JSON (`StreamedFields` of data/batches/window_table.py).
     """
 
     def __init__(
@@ -55,17 +53,14 @@ class ShardStream(torch.utils.data.IterableDataset):
         micro: int,
         skip: int = 0,
         prepare: Prepare | None = None,
-        fields: Sequence[str] = (),
+        fields: Callable[[Sequence[bytes]], dict[str, torch.Tensor]] | None = None,
     ):
-        check_fields(fields)
         if "{file}" not in shard_url:
             raise InputError(f"shard_url={shard_url!r}", "it must hold {file}, the shard's name")
         self.manifest, self.shards, self.shard_url = manifest, shards, shard_url
         self.seed, self.rank, self.world = seed, rank, world
         self.micro, self.skip, self.prepare = micro, skip, prepare
-        self.fields = tuple(fields)
-        self.names = Names.of(manifest) if fields else None
-        self._numbers = Numbers(manifest, self.names) if fields else None
+        self.fields = fields
         self.dataset_names = sorted({shard.dataset for shard in shards})
         if self.batches_per_epoch(0) < 1:
             raise InputError(
@@ -126,9 +121,9 @@ class ShardStream(torch.utils.data.IterableDataset):
         eeg = np.stack([_signal(sample, shape) for sample in samples])
         start = (batch_index * self.world + self.rank) * self.micro
         asked = {}
-        if self._numbers:
+        if self.fields:
             texts = [sample.get("json", b"") for sample in samples]
-            asked = streamed_fields(self._numbers, texts, self.fields)
+            asked = self.fields(texts)
         batch = Batch(
             eeg=torch.from_numpy(eeg),
             positions_m=torch.from_numpy(self.manifest.montages[shard.montage].positions_m),

@@ -1,10 +1,14 @@
 """Who and what the windows of a split are: recording, person and label, as numbers in a batch.
 
-Pretraining asks for none of it and never opens a window's JSON. What does ask reads a split's JSON
-once (`WindowTable`, local shards), or takes what comes with each streamed window (`Names`).
+Training on masks asks for none of it and never opens a training window's JSON. What does ask reads
+a split's JSON once (`WindowTable`: 100,000 windows in half a second), or takes what comes with each
+streamed window (`StreamedFields`).
 
     table = WindowTable.read(manifest, "train")
     dataset = WindowDataset(manifest, shards, AddFields(table, ("label", "person"), transform))
+
+Held-out windows are chosen here (`spread`) and read by `WindowDataset.requests` and `.checked`, by
+every command.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from sys import maxsize
 
 import numpy as np
 import torch
@@ -20,6 +25,7 @@ from data.batches.batch import Batch, Prepare
 from data.errors import InputError
 from data.shards.manifest import Manifest
 from data.shards.readers import Readers
+from data.spacing import evenly
 from data.subjects.people import People
 
 FIELDS = ("recording", "person", "label")
@@ -36,6 +42,8 @@ class Names:
     """(dataset, or what the datasets of the same persons are counted under; subject), sorted."""
     labels: tuple[int | str, ...]
     """Numbers before texts, sorted."""
+    subjects: tuple[tuple[str, str], ...]
+    """(dataset, subject) of each recording, in the manifest's order."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> Names:
@@ -47,6 +55,7 @@ class Names:
             tuple(entry["id"] for entry in entries),
             tuple(sorted(set(people_of(manifest).values()))),
             sorted_labels(labels),
+            tuple((entry["dataset"], str(entry["subject"])) for entry in entries),
         )
 
 
@@ -104,22 +113,54 @@ class WindowTable:
     """int64 `[n]`, index into `names.labels`; -1: none. An event's own label comes before its
     recording's."""
 
+    onset_s: np.ndarray
+    """float64 `[n]`, seconds from the recording's start; 0 where a window does not say."""
+
     @classmethod
     def read(cls, manifest: Manifest, split: str) -> WindowTable:
-        """Read the JSON of every window of all splits (so that labels have the same numbers in
-        each), keep that of `split`. InputError for a damaged shard."""
-        known = Names.of(manifest)
-        readers = Readers(manifest, manifest.shards)
-        labels, own = set(known.labels), []
-        for number, shard in enumerate(manifest.shards):
-            metas = [readers[number].meta(row) for row in range(shard.samples)]
-            labels |= {meta["label"] for meta in metas if meta.get("label") is not None}
-            if shard.split == split:
-                own += metas
-        names = Names(known.recordings, known.people, sorted_labels(labels))
+        """The table of one split. InputError for a damaged shard, or for windows of recordings
+        that the manifest lacks."""
+        return cls.read_all(manifest, (split,))[split]
+
+    @classmethod
+    def read_all(cls, manifest: Manifest, splits: Sequence[str]) -> dict[str, WindowTable]:
+        """The tables of some splits, in which a label has the same number."""
+        known, labels, metas = Names.of(manifest), set(), {split: [] for split in splits}
+        for split in splits:
+            shards = manifest.of_split(split)
+            for reader in Readers(manifest, shards):
+                metas[split] += [reader.meta(row) for row in range(reader.shard.samples)]
+            labels |= {meta["label"] for meta in metas[split] if meta.get("label") is not None}
+        names = replace(known, labels=sorted_labels({*known.labels, *labels}))
         numbers = Numbers(manifest, names)
-        rows = np.array([numbers.of(meta) for meta in own], np.int64).reshape(-1, 3)
-        return cls(names, *rows.T.copy())
+        return {split: cls._of(names, numbers, own) for split, own in metas.items()}
+
+    @classmethod
+    def _of(cls, names: Names, numbers: Numbers, metas: list[dict]) -> WindowTable:
+        rows = np.array([numbers.of(meta) for meta in metas], np.int64).reshape(-1, 3)
+        onsets = np.array([float(meta.get("onset_s", 0.0)) for meta in metas])
+        return cls(names, *rows.T.copy(), onsets)
+
+    def subject(self, window: int) -> tuple[str, str]:
+        """(dataset, subject) of a window."""
+        return self.names.subjects[self.recording[window]]
+
+    def spread(
+        self, per_subject: int = maxsize, total: int = maxsize, among: np.ndarray | None = None
+    ) -> np.ndarray:
+        """int64: at most `per_subject` windows of each subject and, if that leaves one of each, at
+        most `total`, spread evenly over the subject's recordings and each recording's time; subject
+        by subject. `among`: bool `[n]`, the windows to choose from."""
+        windows = np.arange(len(self.recording)) if among is None else np.flatnonzero(among)
+        _, rank = np.unique(np.array(self.names.recordings), return_inverse=True)
+        recording = self.recording[windows]
+        windows = windows[np.lexsort((windows, self.onset_s[windows], rank[recording]))]
+        own: dict[tuple[str, str], list[int]] = {}
+        for window in windows.tolist():
+            own.setdefault(self.subject(window), []).append(window)
+        each = min(per_subject, max(1, total // max(1, len(own))))
+        chosen = [np.array(own[who])[evenly(len(own[who]), each)] for who in sorted(own)]
+        return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
 
     def add(self, batch: Batch, *fields: str) -> Batch:
         """`batch` of a WindowDataset over this split's shards, with int64 `[B]` for each field."""
@@ -149,14 +190,23 @@ def check_fields(fields: Sequence[str]) -> None:
         raise ValueError(f"fields {unknown}: a batch can be given {FIELDS}")
 
 
-def streamed_fields(numbers: Numbers, texts: Sequence[bytes], fields: Sequence[str]) -> dict:
-    """int64 `[b]` for each of `fields`, from the JSON of `b` streamed windows."""
-    try:
-        metas = [json.loads(text) for text in texts]
-        rows = np.array([numbers.of(meta) for meta in metas], np.int64)
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        raise InputError(
-            f"{numbers.folder}: the JSON of a streamed window is damaged",
-            "copy the shard again, or pack again",
-        ) from None
-    return {field: torch.from_numpy(rows[:, FIELDS.index(field)].copy()) for field in fields}
+class StreamedFields:
+    """What `AddFields` is to local shards: int64 `[B]` for each of `fields`, from the JSON that
+    comes with `B` streamed windows. A label can only be one of a whole recording."""
+
+    def __init__(self, manifest: Manifest, fields: Sequence[str]):
+        check_fields(fields)
+        self.fields, self.names = tuple(fields), Names.of(manifest)
+        self._numbers = Numbers(manifest, self.names)
+
+    def __call__(self, texts: Sequence[bytes]) -> dict[str, torch.Tensor]:
+        try:
+            metas = [json.loads(text) for text in texts]
+            rows = np.array([self._numbers.of(meta) for meta in metas], np.int64)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise InputError(
+                f"{self._numbers.folder}: the JSON of a streamed window is damaged",
+                "copy the shard again, or pack again",
+            ) from None
+        columns = {name: rows[:, FIELDS.index(name)].copy() for name in self.fields}
+        return {name: torch.from_numpy(column) for name, column in columns.items()}

@@ -2,9 +2,9 @@
 
 A channel is used if it is typed EEG, is not named like something else, and has a position: the
 recording's own if it holds plausible ones, brought into the head frame (data/electrodes/frames.py),
-else by name from a built-in montage (the 10-05 system unless told). Template positions are about 1
-cm off on a real head; that is the price of using the many files that carry names alone. Channels
-are never guessed by order.
+else by name from a built-in montage (the 10-05 system unless another is given). Template positions
+are about 1 cm off on a real head; that is the price of using the many files that carry names alone.
+Channels are never guessed by order.
 
 At least half of the channels that seem to be EEG must have a place: where a handful of other names
 happen to be electrodes of the 10-05 system too, the file needs another montage. An electrode that
@@ -126,12 +126,12 @@ def _too_few_placed(where: str, placed: int, names: list[str]) -> InputError:
         "name a montage with montage=, e.g. montage=biosemi128, montage=GSN-HydroCel-128 or "
         "montage=/path/to/positions.elc; MNE's built-in ones are listed by "
         'python -c "import mne; print(mne.channels.get_builtin_montages())". Channels that are no '
-        "EEG are told by their type in a BIDS channels.tsv beside the file",
+        "EEG channels are known by their type in a BIDS channels.tsv beside the file",
     )
 
 
 def _letter_labels(names: set[str]) -> str | None:
-    """BioSemi's A1, A2 ... B1 ... labels: their montage; "" if it cannot be told; None if other.
+    """BioSemi's A1, A2 ... B1 ... labels: their montage; "" if it is not clear; None if other.
 
     Half of these labels (C3, F4 ...) also name other places in the 10-20 system.
     """

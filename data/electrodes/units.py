@@ -1,7 +1,7 @@
 """Units of EEG channels: what a text says, and what is marked in a recording's channels.
 
 A channel whose unit nobody knows keeps MNE's numbers and is marked by FIFF's own "no unit"; one
-whose numbers cannot be told in any unit, by "unitless". Arithmetic and marks alone: which text
+whose numbers have no unit, by "unitless". Arithmetic and marks alone: which text
 counts is decided in data/sources/formats/file_units.py.
 """
 

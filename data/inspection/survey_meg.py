@@ -20,7 +20,7 @@ from data.spacing import evenly
 
 UNITS = {"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}
 PLAUSIBLE = {"mag": (5.0, 1e5), "grad": (1.0, 1e5)}
-"""Robust scales outside are told: the unit is probably not tesla, or tesla per metre."""
+"""Robust scales outside are reported: the unit is probably not tesla, or tesla per metre."""
 
 
 @dataclass

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told: one item, and where its windows go."""
+    """What a worker gets: one item, and where its windows go."""
 
     item: WorkItem
     profile: Profile

@@ -22,7 +22,7 @@ SIMULATED = "python data/pack.py --source simulated --out shards/simulated"
 def list_all(
     specs: list[Spec], profile: Profile, default: bool
 ) -> tuple[list[WorkItem], list[Wish]]:
-    """All work items, and their splits as asked for. Everything missing is told in one message."""
+    """All work items, and their splits as asked for. Everything missing is named in one message."""
     items, wishes, errors, names = {}, [], [], {}
     for number, spec in enumerate(specs):
         try:

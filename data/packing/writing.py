@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """What a worker is told: one shard, and its windows in order."""
+    """What a worker gets: one shard, and its windows in order."""
 
     out: Path
     file: str

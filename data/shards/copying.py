@@ -83,7 +83,7 @@ def copy_shards(source: Path, target: Path, workers: int) -> Staged:
 
 
 def _check_source(manifest: Manifest) -> None:
-    """Missing and cut shards are told before anything is copied."""
+    """Missing and cut shards are reported before anything is copied."""
     wrong = []
     for shard in manifest.shards:
         try:

@@ -73,7 +73,7 @@ def find_bad_channels(
         return bad
     loud = robust_amplitude(judged[alive] - np.median(judged[alive], axis=0), axis=1)
     if not loud.any():
-        return bad  # one signal on all channels: told when the scale is taken
+        return bad  # one signal on all channels: reported when the scale is taken
     # With few channels the median of the channels can be one of them, which then looks silent.
     level = np.log(np.maximum(loud, 1e-3 * np.max(loud)))
     offset = level - np.median(level)

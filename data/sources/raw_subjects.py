@@ -26,7 +26,7 @@ CONDITIONS = (  # noqa: SIM905
     "rest resting restingstate pilot baseline eyes open closed eo ec task run ses sess session "
     "block trial day visit pre post rec record recording eeg meg raw data"
 ).split()
-"""Words that say what was recorded, never of whom."""
+"""Words that say what was recorded, never of which person."""
 PATTERNS = (
     r"([A-Za-z]+\d+)[^/]*$", r"([^/_.-]+)[^/]*$", r"([^/]+)/[^/]*$", r"^([^/]+)/", r"(\d+)[^/]*$",
 )  # fmt: skip
@@ -139,9 +139,9 @@ def _by_names(
         ]
     if not any(subjects) and all(map(_names_nobody, stems)):
         return [ONE] * count, [
-            f"the names ({some(stems, SHOWN)}) say what was recorded and not of whom: every file "
-            f"({count}) is taken for one person, in one split; where that is wrong, say who with "
-            f"subject=REGEX, or subject={EACH} for a person each"
+            f"the names ({some(stems, SHOWN)}) say what was recorded and not of which person: "
+            f"every file ({count}) is taken for one person, in one split; where that is wrong, say "
+            f"who with subject=REGEX, or subject={EACH} for a person each"
         ]
     unknown = [name for name, subject in zip(inside, subjects, strict=True) if not subject]
     raise spec.wrong(

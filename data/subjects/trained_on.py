@@ -1,4 +1,4 @@
-"""Whom and what a model was trained on, and whether it is scored on any of it.
+"""Which people and recordings a model was trained on, and whether it is scored on any of it.
 
 A model says it in its `trained_on`: the people by name, their recordings by content
 (data/subjects/digests.py). So a person is found under another dataset's name where it is known to
@@ -24,8 +24,8 @@ UNKNOWN = "unknown"
 def trained_subjects(
     manifest: Manifest, recordings: Iterable[Mapping] | None = None
 ) -> dict[str, list[str]]:
-    """Subjects of the training split, by dataset: whom a score must not be computed on.
-    `recordings`: the manifest's entries where a task divides them otherwise."""
+    """Subjects of the training split, by dataset: people that a score must not be computed
+    on. `recordings`: the manifest's entries where a task divides them otherwise."""
     found: dict[str, set[str]] = {}
     for recording in manifest.recordings if recordings is None else recordings:
         if recording["split"] == "train":
@@ -113,8 +113,8 @@ def describe_twins(twins: list[Twin]) -> str:
 
 
 def benchmarks_seen(trained_on: Mapping | None) -> dict[str, dict] | str:
-    """{list: {read, people, datasets: {dataset: people}}}: of whom each benchmark tests on
-    (data/reserve), how many were trained on. `unknown` where the model does not say whom."""
+    """{list: {read, people, datasets: {dataset: people}}}: how many of the people that each
+    benchmark tests on (data/reserve) were trained on. `unknown` where the model has no record."""
     if not trained_on or "subjects" not in trained_on:
         return UNKNOWN
     seen = {}
@@ -138,7 +138,7 @@ def benchmarks_seen(trained_on: Mapping | None) -> dict[str, dict] | str:
 def describe_benchmarks(seen: Mapping[str, Mapping] | str) -> str:
     """`benchmarks_seen` as a sentence."""
     if seen == UNKNOWN:
-        return "It is not known whose people, of public benchmarks, were trained on."
+        return "It is not known which people of public benchmarks were trained on."
     told, clean = [], []
     for name, entry in seen.items():
         datasets = ", ".join(f"{dataset} {count}" for dataset, count in entry["datasets"].items())
@@ -147,7 +147,7 @@ def describe_benchmarks(seen: Mapping[str, Mapping] | str) -> str:
         else:
             clean.append(name)
     if not told:
-        return f"Nobody whom a public benchmark tests on was trained on ({', '.join(clean)})."
+        return f"Nobody that a public benchmark tests on was trained on ({', '.join(clean)})."
     return (
         f"People of public benchmarks that were trained on: {'; '.join(told)}. "
         f"None of: {', '.join(clean) or 'no other'}."

@@ -1,4 +1,4 @@
-"""What a run folder tells of its checkpoints: none was ever written, or they are gone.
+"""What a run folder says about its checkpoints: none was ever written, or they are gone.
 
 Scratch disks are purged file by file, and folders are copied in part. A run whose checkpoints are
 lost must not quietly begin at step 0 over its old logs; one that was killed before its first

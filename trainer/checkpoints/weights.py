@@ -193,7 +193,7 @@ def load_model(path: str | Path, need: str = "whole") -> tuple[MaskedVAE, dict]:
     """
     state, meta = load_state(path)
     if need == "whole" and meta["part"] != "whole":
-        raise InputError(f"{path}: holds the encoder only", "convert the run with --part whole")
+        raise InputError(f"{path}: holds the encoder only", "convert the run with --keep whole")
     try:
         model = MaskedVAE(from_dict(meta["model"]))
         missing, unexpected = model.load_state_dict(state, strict=False)

@@ -1,4 +1,4 @@
-"""The scores of a finished probe, beside the closed forms, on people whom nothing was chosen on.
+"""The scores of a finished probe, beside the closed forms, on people that nothing was chosen on.
 
 RUN/best was chosen on the split val, so the split test is scored; where there is none, val is, and
 the report says so.

@@ -3,7 +3,7 @@
 Only the head is trained and checkpointed (a few kB). The encoder is `--init`, known by the hash of
 its weights; it computes the features of every labelled window once, in fp32, the windows divided
 among the ranks: the price of one epoch's forward pass, and host memory for 4 D bytes a window.
-Scores are of people whom neither the probe nor the encoder was trained on.
+Scores are of people that neither the probe nor the encoder was trained on.
 """
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ from data.batches.local import WindowDataset
 from data.batches.window_table import NO_LABEL, WindowTable
 from data.errors import InputError
 from data.shards.manifest import Manifest
-from data.spacing import evenly
 from data.subjects.trained_on import (
     known_among,
     people_of,
@@ -56,7 +55,7 @@ class Labelled:
     @classmethod
     def read(cls, manifest: Manifest, where: str) -> Labelled:
         there = [split for split in SPLITS if split != "test" or manifest.of_split(split)]
-        tables = {split: WindowTable.read(manifest, split) for split in there}
+        tables = WindowTable.read_all(manifest, there)
         train, seen = tables["train"], {}
         for split, table in tables.items():
             if not (table.label != NO_LABEL).any():
@@ -92,16 +91,9 @@ class Labelled:
         return "test" if "test" in self.tables else "val"
 
     def spread(self, split: str, total: int) -> np.ndarray:
-        """Numbers of about `total` labelled windows, evenly over each person's, ascending."""
+        """Numbers of about `total` labelled windows, evenly over each subject's, ascending."""
         table = self.tables[split]
-        labelled = table.label != NO_LABEL
-        people = np.unique(table.person[labelled])
-        each = -(-total // len(people))
-        chosen = []
-        for person in people:
-            own = np.flatnonzero(labelled & (table.person == person))
-            chosen.append(own[evenly(len(own), each)])
-        return np.sort(np.concatenate(chosen))
+        return np.sort(table.spread(total=total, among=table.label != NO_LABEL))
 
     def known(self, split: str, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(classes, people) of windows of a split, int64 `[n]` each."""
@@ -175,14 +167,7 @@ def read_windows(manifest: Manifest, split: str, windows: np.ndarray) -> Iterato
     dataset = WindowDataset(manifest, manifest.of_split(split))
     for start in range(0, len(windows), SIZE):
         rows = windows[start : start + SIZE]
-        for batch in dataset[Request(rows, rows)]:
-            for window in batch.window[~batch.finite].tolist():
-                shard, key = dataset.name(window)
-                raise InputError(
-                    f"{shard.file}: {key}: a value of this window is not finite",
-                    "pack this dataset again",
-                )
-            yield batch
+        yield from dataset.checked(Request(rows, rows))
 
 
 @torch.inference_mode()

@@ -80,7 +80,7 @@ def difference(
         )
         return InputError(
             f"{host} has other settings than {first_host}: {what}",
-            "give them as flags; or, as ssh hands on few environment variables, write lines like "
+            "give them as flags; or, as ssh passes on few environment variables, write lines like "
             f"{environment}{settings[0].upper()}=VALUE into .deepspeed_env, where `deepspeed` is "
             "started",
         )

@@ -30,7 +30,7 @@ REFUSED = {
     "activation_checkpointing": "it has no effect here: leave it out (pretraining has --recompute)",
     "dataloader_drop_last": "it has no effect: this trainer orders its data itself",
     "data_efficiency": "it has no effect: this trainer orders its data itself",
-    "autotuning": "it has no effect: python trainer/largest.py finds the micro-batch",
+    "autotuning": "it has no effect: trainer/estimate.py --measure finds it",
     "pipeline": "this model is not divided into stages: leave it out",
     "tensor_parallel": "this model's layers are not divided: leave it out",
     "expert_parallel": "this model has no experts: leave it out",

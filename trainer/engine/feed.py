@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.utils.data import Dataset, Sampler
 
 from data.batches.batch import Batch, Request
-from data.batches.local import TrainingRequests, batches_ahead, training_loader
+from data.batches.local import TrainingRequests, WindowDataset, batches_ahead, training_loader
 from data.errors import InputError
 from data.shards.tars import ShardReader
 from trainer.engine.task import Plan, TrainingWindows
@@ -25,6 +25,14 @@ from trainer.ranks.stopping import shielded
 
 FINE, NOT_FINITE, BROKEN = 0, 1, 2
 NAMED = 5  # windows that one message names
+
+
+def training_dataset(plan: Plan) -> TrainingWindows:
+    """What the task trains on: windows of its own, or the training shards', prepared by it."""
+    own = plan.task.dataset(plan)
+    if own is not None:
+        return own
+    return WindowDataset(plan.manifest, plan.manifest.of_split("train"), plan.task.prepare(plan))
 
 
 class Feed:
@@ -36,7 +44,7 @@ class Feed:
 
     def __init__(self, plan: Plan, ranks: Ranks, step: int, requests: Sampler | None = None):
         self.plan, self.ranks = plan, ranks
-        self.dataset = plan.task.dataset(plan)
+        self.dataset = training_dataset(plan)
         with shielded():
             self.batches = iter(self._batches(step, requests))
         self.fetch()

@@ -191,7 +191,7 @@ class Skips:
 
 
 class Spikes:
-    """Tells of gradient norms above `factor` times the running median (0: never)."""
+    """Reports gradient norms above `factor` times the running median (0: never)."""
 
     def __init__(self, factor: float, log: Log, say: Callable[[str], None]):
         self.factor, self.log, self.say = factor, log, say

@@ -1,5 +1,5 @@
-"""What differs between a run and its continuation: told exactly, and refused where the result would
-be neither of the two experiments."""
+"""What differs between a run and its continuation: named exactly, and refused where the result
+would be neither of the two experiments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def compare(
     ranks: tuple[int, int] = (1, 1),
     kind: type[RunConfig] = RunConfig,
 ) -> tuple[list[Refusal], list[str]]:
-    """(what is refused, with the way back; what is told) of two config.json contents.
+    """(what is refused, with the way back; what is printed) of two config.json contents.
 
     applied: the steps that the run has applied, at which its learning rate is compared; ranks: how
     many there were, and are; kind: the class of the task's settings.
@@ -231,7 +231,7 @@ def check_resume(
 
 
 def with_earlier_subjects(old: dict, new: dict) -> dict:
-    """The record `new`, which also names whom and what `old` says the weights were trained on:
+    """The record `new`, with the people and recordings that the weights of `old` were trained on:
     `--init` need not be repeated at a resume, and its people stay in the weights."""
     if "trained_on" not in old or "trained_on" not in new:
         return new

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from data.batches.batch import Batch, Prepare, Request
-from data.batches.local import WindowDataset
 from data.batches.order import Block, TrainingOrder
 from data.shards.manifest import Manifest, ShardEntry
 from model.losses import LossTerms
@@ -138,9 +137,9 @@ class Task(ABC):
         """What the loader's workers do to each training batch."""
         return None
 
-    def dataset(self, plan: Plan) -> TrainingWindows:
-        """The windows of `training`, by their numbers."""
-        return WindowDataset(plan.manifest, plan.manifest.of_split("train"), self.prepare(plan))
+    def dataset(self, plan: Plan) -> TrainingWindows | None:
+        """The windows of `training`, by their numbers; None: those of the training shards."""
+        return None
 
     def parameter_groups(self, model: nn.Module, plan: Plan) -> list[dict]:
         """Groups for AdamW, each with its `weight_decay` and `lr_scale`."""

@@ -20,6 +20,8 @@ from data.subjects.trained_on import people_of, recordings_of, renamed_recording
 from model.autoencoder import MaskedVAE
 from model.masks import typical_kind
 from model.tokens import tokens_of
+from trainer.checkpoints.weights import load_model
+from trainer.engine.task import Plan
 from trainer.reports.figures import adaptation_figure
 from trainer.reports.report import short_table, write_json
 from trainer.reports.report_figures import save_figure
@@ -42,16 +44,16 @@ def adaptation_report(
     *,
     trained_on: dict | None = None,
     weights: str | Path | None = None,
-    windows: int = 400,
+    windows_per_subject: int = 400,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> dict:
     """Write adaptation.json, adaptation.md and adaptation.png into `out`; returns the JSON's dict.
 
-    Scores about `windows` windows of the split, evenly over its subjects, under the mask ratio of
-    `after_model`. trained_on: whom that model was trained on, as its description says; a report on
-    any of them is marked. weights: the run beside which the fitted Gaussian is kept. Its
+    Scores at most `windows_per_subject` windows of each subject of the split, under `after_model`'s
+    mask ratio. trained_on: that model's people, as its description says; a report on any of them
+    is marked. weights: the run beside which the fitted Gaussian is kept. Its
     "summary" is a short text for the terminal. Raises InputError where the models' tokens differ,
     the shards do not fit them or the split is empty.
     """
@@ -73,7 +75,7 @@ def adaptation_report(
         fills, manifest, config, scored=split, kinds=kinds, mask_ratio=config.mask_ratio,
         seed=seed, weights=weights,
     )  # fmt: skip
-    chosen = HeldOutWindows(manifest, split, config, total=windows)
+    chosen = HeldOutWindows(manifest, split, config, windows_per_subject)
     comparison = compare(
         beside.fills,
         chosen.batches(),
@@ -163,7 +165,7 @@ def _summary(report: dict) -> str:
 
 
 def _whom(report: dict, names: bool = True) -> str:
-    """Whom a report is about, and whether they were trained on; with or without all names."""
+    """The people of a report, and whether they were trained on; with or without all names."""
     subjects = sum(len(s) for s in report["windows"].values())
     total = sum(n for s in report["windows"].values() for n in s.values())
     text = f"{plural(total, 'window')} of {plural(subjects, 'subject')}, {report['split']} split"
@@ -173,7 +175,7 @@ def _whom(report: dict, names: bool = True) -> str:
             f"{': ' * names}{'; '.join(copies) * names}; this says nothing about new people"
         )
     if report["trained_subjects"] is None:
-        return f"{text}; it is not known whom the model was trained on"
+        return f"{text}; it is not known which people the model was trained on"
     if report["trained_subjects"]:
         return f"TRAINED ON: {text}; this says nothing about new people"
     return f"{text}: people that the model was not trained on"
@@ -235,3 +237,36 @@ def _figure(report: dict, distributions: Distributions):
         "robust units",
         f"Before and after fine-tuning ({_whom(report, names=False)})",
     )
+
+
+def report_split(manifest: Manifest) -> str:
+    """The split whose subjects were never trained on: test, else val; train where there is no
+    other, which the report then says."""
+    return next(split for split in ("test", "val", "train") if manifest.of_split(split))
+
+
+def report_adaptation(plan: Plan, windows_per_subject: int, device: torch.device) -> None:
+    """Scores before and after a finished fine-tuning, into RUN/adaptation/."""
+    try:
+        before, described = load_model(plan.config.init, need="encoder")
+    except InputError as error:
+        raise InputError(
+            f"{plan.run} is trained and saved, but has no report of before and after: {error.what}",
+            "restore --init and start the same command again: it will only write the report",
+        ) from None
+    if described["part"] == "encoder":
+        print(f"{plan.config.init} holds no decoder: 'before' is its encoder with an untrained one")
+    after, meta = load_model(plan.run)
+    out = plan.run / "adaptation"
+    result = adaptation_report(
+        before,
+        after,
+        plan.manifest,
+        report_split(plan.manifest),
+        out,
+        trained_on=meta["trained_on"],
+        weights=plan.run,
+        windows_per_subject=windows_per_subject,
+        device=device,
+    )
+    print(result["summary"], flush=True)

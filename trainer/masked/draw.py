@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +28,10 @@ class DrawMasks:
     mixture: dict[str, float] | None = None
 
     def __call__(self, batch: Batch) -> Batch:
+        return self.draw(batch, batch.order_index.tolist())
+
+    def draw(self, batch: Batch, keys: Sequence[int | str]) -> Batch:
+        """`batch` with masks that are functions of (seed, the window's key)."""
         _, channels, samples = batch.eeg.shape
         tokens = tokens_of(self.config)
         n_hidden = self.config.hidden_count(tokens.count(channels, samples))
@@ -36,8 +41,8 @@ class DrawMasks:
             self.config.sfreq_hz / self.config.patch_samples,
         )
         masks = []
-        for order_index in batch.order_index.tolist():
-            rng = generator(self.seed, order_index)
+        for key in keys:
+            rng = generator(self.seed, key)
             kind = draw_kind(self.mixture or self.config.mask_mixture, rng)
             masks.append(draw_mask(kind, sheet, n_hidden, rng))
         keep, hide = tokens.indices(torch.from_numpy(np.stack(masks)))

@@ -1,15 +1,28 @@
-"""What a run of the masked autoencoder starts from, and whether shards and weights fit it."""
+"""What a run of the masked autoencoder starts from, whether shards and weights fit it, and the
+batch by which its weights are known again.
+
+The batch is fixed and made from nothing: its loss is written into each checkpoint and must come out
+of the converted weights again. It needs no shards, so a conversion can be proved anywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
+from data.batches.batch import Batch
 from data.errors import InputError
 from data.shards.manifest import Manifest
-from model.autoencoder import MaskedVAE
+from model.autoencoder import MaskedVAE, normal_noise
 from model.config import ModelConfig, with_new_fields
+from model.tokens import grid_positions
 from trainer.checkpoints.weights import load_state
 from trainer.engine.task import Plan
+from trainer.masked.draw import DrawMasks
+
+PARITY_SEED = 12_345
+CHANNELS, PATCHES, SAMPLES = 8, 8, 4
 
 
 def check_fit(model: ModelConfig, manifest: Manifest, where: str) -> None:
@@ -74,3 +87,26 @@ def check_initial(plan: Plan, model: MaskedVAE, state: dict, meta: dict) -> list
         for key in sorted({*signal} & {*profile} - {"name", "window_samples", "window_s"})
         if signal[key] != profile[key]
     ]
+
+
+def parity_batch(config: ModelConfig) -> list[Batch]:
+    """A batch of 4 windows with 8 channels and 8 patches: cumulated noise at fixed places."""
+    noise = normal_noise(
+        PARITY_SEED, torch.arange(SAMPLES), (CHANNELS, PATCHES * config.patch_samples)
+    )
+    eeg = noise.cumsum(-1)
+    eeg = (eeg - eeg.mean(-1, keepdim=True)) / eeg.std(-1, keepdim=True)
+    return [DrawMasks(config, PARITY_SEED)(Batch.of(eeg, grid_positions(CHANNELS)))]
+
+
+@torch.no_grad()
+def parity_loss(model, device: torch.device) -> float:
+    """The reconstruction error on the fixed batch, latents at their means. `model` is a MaskedVAE
+    or the engine around one; every rank must call it."""
+    module: MaskedVAE = getattr(model, "module", model)
+    training = module.training
+    module.eval()
+    batches = [batch.to(device) for batch in parity_batch(module.config)]
+    loss = model(batches, 0.0, PARITY_SEED).terms["error"].item()
+    module.train(training)
+    return loss

@@ -18,10 +18,8 @@ from trainer.engine.optim import parameter_groups
 from trainer.engine.task import Cost, Plan, Progress, Task
 from trainer.masked.config import MaskedConfig, kl_weight
 from trainer.masked.draw import DrawMasks
-from trainer.masked.initial import check_fit, initial_model
-from trainer.masked.parity import parity_loss
-from trainer.masked.pictures import reconstruction_picture
-from trainer.masked.validation import Validation
+from trainer.masked.initial import check_fit, initial_model, parity_loss
+from trainer.masked.validation import Validation, reconstruction_picture
 from trainer.ranks.ranks import Ranks
 
 BESIDE = {

@@ -1,19 +1,23 @@
 """Masked correlation on held-out subjects during training, beside what interpolation gives and what
 stays with the latents of another window: what the latents carry is the difference.
 
-The windows and masks are the same at every validation and for every run on the same shards: they
-depend on the split and the model's mask settings, not on the run's seed. They are read once, at the
+The windows are spread evenly over each subject's recordings, and a mask is a function of the
+window's key. Both are the same at every validation, for every run on the same shards and for any
+number of ranks: they do not depend on the run's seed. They are read once, at the
 start, and kept (17 MB of host memory for 256 windows of 64 x 512, shared out over the ranks): a
 damaged or non-finite one stops all ranks then, and not in the middle of a run.
+
+`reconstruction_picture` draws one of them for TensorBoard.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from data.batches.batch import Batch, Request
-from data.batches.local import WindowDataset, evenly_spaced
-from data.errors import InputError
+from data.batches.local import WindowDataset
+from data.batches.window_table import WindowTable
 from data.shards.manifest import Manifest
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
@@ -27,6 +31,12 @@ from trainer.ranks.ranks import Ranks, mean_over_ranks, together
 MASK_SEED = 20_000
 
 
+def with_masks(batch: Batch, dataset: WindowDataset, config: ModelConfig) -> Batch:
+    """Held-out windows with the masks that every validation gives them."""
+    keys = [dataset.key(window) for window in batch.window.tolist()]
+    return DrawMasks(config, MASK_SEED).draw(batch, keys)
+
+
 class Validation:
     """A fixed set of held-out windows, shared out over the ranks. InputError on all ranks where one
     of them cannot be read or is not finite."""
@@ -35,12 +45,12 @@ class Validation:
         self, manifest: Manifest, config: ModelConfig, windows: int, batch: int, ranks: Ranks
     ):
         self.config, self.ranks = config, ranks
-        self.dataset = WindowDataset(
-            manifest, manifest.of_split("val"), DrawMasks(config, MASK_SEED)
-        )
+        self.dataset = WindowDataset(manifest, manifest.of_split("val"))
         self.names = self.dataset.dataset_names
+        with together(ranks):
+            chosen = WindowTable.read(manifest, "val").spread(total=windows)
         # Two windows at least: one is given the other's latents.
-        requests = evenly_spaced(self.dataset, windows, max(2, batch))
+        requests = self.dataset.requests(chosen, lambda channels, samples: max(2, batch))
         # Every rank runs as many forward passes (ZeRO-3 gathers weights in each): the last ones of
         # some ranks are repeats that count nothing.
         rounds = -(-len(requests) // ranks.world)
@@ -51,15 +61,9 @@ class Validation:
         self.baselines: dict[str, float] | None = None
 
     def _read(self, request: Request) -> list[Batch]:
-        batches = self.dataset[request]
-        for batch in batches:
-            for window in batch.window[~batch.finite].tolist():
-                shard, key = self.dataset.name(window)
-                raise InputError(
-                    f"{shard.file}: {key}: a value of this held-out window is not finite",
-                    "pack this dataset again, or train without validation: --eval_every 0",
-                )
-        return batches
+        remedy = "pack this dataset again, or train without validation: --eval_every 0"
+        return [with_masks(b, self.dataset, self.config)
+                for b in self.dataset.checked(request, remedy)]  # fmt: skip
 
     def run(self, model: MaskedVAE, seed: int) -> dict[str, float]:
         """Error and r, r by dataset, r with the latents of another window, and how the latents vary
@@ -126,3 +130,40 @@ class Validation:
             ]
             found.append(pearson(take(cut[0], index), take(cut[1], index)))
         return torch.cat(found)
+
+
+def reconstruction_picture(
+    model: MaskedVAE, config: ModelConfig, manifest: Manifest, device: torch.device
+):
+    """Ground truth, masked input and reconstruction of the middle validation window. Every rank
+    must call it (ZeRO-3 gathers weights); the same window at every step."""
+    # Here, since matplotlib costs every rank half a second where no figure is asked for.
+    from trainer.reports.figures import reconstruction_figure
+
+    dataset = WindowDataset(manifest, manifest.of_split("val"))
+    number = np.array([len(dataset) // 2])
+    [batch] = dataset[Request(number, number)]
+    batch = with_masks(batch, dataset, config).to(device)
+    hidden = hidden_mask(batch, config)
+    whole = hidden.shape[2] * config.patch_samples
+    training = model.training
+    model.eval()
+    prediction = model.reconstruct(batch.eeg, batch.positions_m, hidden)[0].cpu().numpy()
+    model.train(training)
+    truth = batch.eeg[0, :, :whole].cpu().numpy()
+    hidden = hidden[0].cpu().numpy()
+    shown = np.repeat(hidden, config.patch_samples, axis=1)
+    meta = dataset.meta(int(number[0]))
+    recording = next(r for r in manifest.recordings if r["id"] == meta["recording"])
+    scale_uv = recording.get("scale_uv")
+    unit, factor = ("µV", scale_uv) if scale_uv else ("robust units", 1.0)
+    return reconstruction_figure(
+        truth * factor,
+        np.where(shown, np.nan, truth) * factor,
+        prediction * factor,
+        hidden,
+        list(manifest.montages[recording["montage"]].channels),
+        config.sfreq_hz,
+        unit,
+        f"{recording['id']}, held-out subject",
+    )

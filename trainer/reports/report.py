@@ -1,6 +1,6 @@
 """A comparison as files: report.json, report.md and the figures.
 
-report.json holds everything, report.md what a reader needs; both say for whom the numbers hold.
+report.json holds everything, report.md what a reader needs; both name the people that were scored.
 """
 
 from __future__ import annotations

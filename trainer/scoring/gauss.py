@@ -1,8 +1,8 @@
 """The Gaussian of a training split, kept beside the weights: found there, or fitted and put there.
 
 `RUN/gauss.safetensors` for a run folder or an encoder's folder, `NAME.gauss.safetensors` for
-`NAME.safetensors` or `NAME.pt`. The file holds tensors and, as text in its header, whom it was
-fitted on, how many windows, and how many seconds that took.
+`NAME.safetensors` or `NAME.pt`. The file holds tensors and, as text in its header, the people
+that it was fitted on, how many windows, and how many seconds that took.
 """
 
 from __future__ import annotations

@@ -8,17 +8,16 @@ every method and every later run meets the same gaps.
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from data.batches.local import WindowDataset
+from data.batches.window_table import WindowTable
 from data.errors import InputError
 from data.shards.manifest import SPLITS, Manifest
-from data.shards.readers import Readers
-from data.spacing import evenly
 from data.subjects.people import People
 from data.subjects.trained_on import known_among
 from model.config import ModelConfig
@@ -61,10 +60,21 @@ def kinds_for(config: ModelConfig, wanted: Sequence[str] | None) -> tuple[str, .
     possible = scored_kinds(one_row)
     for kind in wanted or ():
         if not fits(kind, possible):
-            joint = fits(kind, tuple(MASKS))
-            why = "joint tokens hide all channels at once" if joint else "no such kind"
-            raise InputError(f"--kinds {kind}: {why}", f"choose from {spelled(possible)}")
+            raise InputError(
+                f"--masks {kind}: {_why_not(kind)}", f"choose from {spelled(possible)}"
+            )
     return tuple(dict.fromkeys(wanted or usual_kinds(one_row)))
+
+
+def _why_not(kind: str) -> str:
+    """What is wrong with a kind that cannot be scored."""
+    if fits(kind, tuple(MASKS)):
+        return "joint tokens hide all channels at once"
+    name = kind.partition("=")[0]
+    if name not in MASKS:
+        return "no such kind"
+    number = MASKS[name].number
+    return f"give {name}=NUMBER, {number}, above 0" if number else f"{name} takes no number"
 
 
 def subjects_of_splits(manifest: Manifest) -> dict[str, dict[str, int]]:
@@ -93,68 +103,40 @@ class HeldOutWindows:
     ):
         self.manifest, self.config = manifest, config
         self._check(split)
-        self.readers = Readers(manifest, manifest.of_split(split))
-        self.records = {record["id"]: record for record in manifest.recordings}
-        by_subject: dict[tuple[str, str], list[tuple]] = defaultdict(list)
-        for owner, reader in enumerate(self.readers):
-            for index in range(reader.shard.samples):
-                meta = reader.meta(index)
-                record = self.records.get(meta.get("recording"))
-                if record is None:
-                    raise InputError(
-                        f"{reader.path}: sample {index} is of recording "
-                        f"{meta.get('recording')!r}, which the manifest does not list",
-                        "the shards and the manifest do not belong together: pack again",
-                    )
-                where = (record["id"], float(meta.get("onset_s", 0.0)), reader.key(index))
-                subject = (reader.shard.dataset, str(record["subject"]))
-                by_subject[subject].append((where, owner, index))
-        per_subject = min(per_subject, max(1, total // len(by_subject)))
-        self.chosen = {}
-        for subject, windows in sorted(by_subject.items()):
-            windows.sort()
-            self.chosen[subject] = [windows[i] for i in evenly(len(windows), per_subject)]
+        self.dataset = WindowDataset(manifest, manifest.of_split(split))
+        self.table = WindowTable.read(manifest, split)
+        self.windows = self.table.spread(per_subject, total)
 
     def __len__(self) -> int:
-        return sum(len(windows) for windows in self.chosen.values())
+        return len(self.windows)
 
     def windows_of(self) -> dict[str, dict[str, int]]:
         """{dataset: {subject: number of windows}}."""
         counts: dict[str, dict[str, int]] = {}
-        for (dataset, subject), windows in self.chosen.items():
-            counts.setdefault(dataset, {})[subject] = len(windows)
+        for dataset, subject in map(self.table.subject, self.windows):
+            own = counts.setdefault(dataset, {})
+            own[subject] = own.get(subject, 0) + 1
         return counts
 
     def batches(self) -> Iterator[WindowBatch]:
         """All chosen windows, dataset by dataset, in batches of one montage and length."""
-        groups: dict[tuple, list[tuple]] = defaultdict(list)
-        for (dataset, subject), windows in self.chosen.items():
-            for (record, _, key), owner, index in windows:
-                shard = self.readers[owner].shard
-                group = groups[dataset, shard.montage, shard.window_samples]
-                group.append((owner, index, key, subject, record))
-        for (dataset, montage, samples), windows in groups.items():
-            place = self.manifest.montages[montage]
-            n_patches = samples // self.config.patch_samples
-            size = max(1, TOKENS_A_BATCH // (len(place.channels) * n_patches))
-            for start in range(0, len(windows), size):
-                yield self._batch(dataset, place, n_patches, windows[start : start + size])
+        for request in self.dataset.requests(self.windows.tolist(), self._size):
+            [batch] = self.dataset.checked(request)
+            shard, _ = self.dataset.name(int(request.window[0]))
+            used = batch.eeg.shape[2] // self.config.patch_samples * self.config.patch_samples
+            records = [self.manifest.recordings[i] for i in self.table.recording[request.window]]
+            yield WindowBatch(
+                dataset=shard.dataset,
+                channels=self.manifest.montages[shard.montage].channels,
+                positions_m=batch.positions_m,
+                eeg=batch.eeg[..., :used].float(),
+                keys=[self.dataset.key(window) for window in request.window.tolist()],
+                subjects=[str(record["subject"]) for record in records],
+                scales_uv=[record.get("scale_uv") for record in records],
+            )
 
-    def _batch(self, dataset, place, n_patches, windows) -> WindowBatch:
-        owners, indices, keys, subjects, records = zip(*windows, strict=True)
-        used = n_patches * self.config.patch_samples
-        eeg = np.stack(
-            [self.readers[o].signals[i, :, :used] for o, i in zip(owners, indices, strict=True)]
-        )
-        return WindowBatch(
-            dataset=dataset,
-            channels=place.channels,
-            positions_m=torch.from_numpy(place.positions_m),
-            eeg=torch.from_numpy(eeg.astype(np.float32)),
-            keys=list(keys),
-            subjects=list(subjects),
-            scales_uv=[self.records[record].get("scale_uv") for record in records],
-        )
+    def _size(self, channels: int, samples: int) -> int:
+        return TOKENS_A_BATCH // (channels * (samples // self.config.patch_samples))
 
     def _check(self, split: str) -> None:
         folder, rate_hz = self.manifest.folder, self.manifest.profile["sfreq_hz"]

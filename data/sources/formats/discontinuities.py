@@ -50,7 +50,7 @@ class Clock:
 
     def on_signal(self, times_s: np.ndarray) -> np.ndarray:
         """Seconds on the clock -> seconds of the signal that MNE makes of the records, one after
-        the other. What lies in a gap comes to its edge."""
+        the other. What lies in a gap moves to its edge."""
         times = np.asarray(times_s, np.float64)
         last = len(self.onsets_s) - 1
         record = np.clip(np.searchsorted(self.onsets_s, times + 1e-9, side="right") - 1, 0, last)

@@ -35,7 +35,7 @@ class EdfHeader:
         return sum(self.samples) * self.sample_bytes
 
     def has_range(self, signal: int) -> bool:
-        """Whether its numbers can be told in its unit at all."""
+        """Whether its numbers have a unit at all."""
         (low, high), (first, last) = self.physical[signal], self.digital[signal]
         return abs(high - low) > 0 and last > first  # false for nan
 

@@ -135,7 +135,7 @@ def _stated(raw: mne.io.BaseRaw, path: Path) -> list[tuple[str, float]] | None:
 
 def _type_by_unit(raw, path: Path, stated: list, table: dict, unit: str | None) -> None:
     """MNE types what has no voltage in a BrainVision header "misc": electrodes among them become
-    EEG where their unit is told otherwise, and are warned of where not."""
+    EEG where the unit is known otherwise; where not, a remark says so."""
     if path.suffix.lower() != ".vhdr":
         return
     places = template_positions(TEMPLATE)

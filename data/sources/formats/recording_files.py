@@ -49,7 +49,7 @@ HEADERS = {
 def files_of(path: Path) -> list[Path]:
     """`path` and every other file that opening it reads; those that are not there are left out.
 
-    Never raises for a damaged header: that is told when the recording is opened.
+    Never raises for a damaged header: opening the recording reports that.
     """
     suffix = path.suffix.lower()
     if path.is_dir():

@@ -1,21 +1,13 @@
 """The largest micro-batch that this device can train, found by trying.
 
-    python trainer/largest.py --shards shards/pretrain --preset large [--recompute]
-
-Takes the flags of pretraining. Each try is an engine of its own and two real optimizer steps on
-made-up windows of the folder's largest shape; the next size follows from the last two peaks, since
-memory grows nearly linearly with the batch, so about six tries are enough. The result is for one
-rank: ZeRO divides optimizer state (and gradients, weights) over more, which leaves more room.
+Each try is an engine of its own and two real optimizer steps on windows of noise, of the folder's
+largest shape; the next size follows from the last two peaks, since memory grows nearly linearly
+with the batch, so about six tries are enough. The result is for one rank: ZeRO divides optimizer
+state (and gradients, weights) over more, which leaves more room.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import argparse
 import gc
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,11 +15,10 @@ from dataclasses import replace
 import torch
 
 from data.batches.batch import Batch
-from data.errors import InputError, run_command
+from data.errors import InputError
 from data.files import readable
 from model.config import ModelConfig
 from model.tokens import grid_positions
-from trainer.engine.config import add_flags, resolve
 from trainer.engine.optim import make_optimizer
 from trainer.engine.plan import make_plan
 from trainer.engine.task import Plan
@@ -75,7 +66,7 @@ def predicted(first: tuple[int, int], second: tuple[int, int], capacity: int) ->
     return int(second[0] + (HEADROOM * capacity - second[1]) / growth)
 
 
-def made_up_batch(model: ModelConfig, channels: int, samples: int, micro: int, device) -> Batch:
+def noise_batch(model: ModelConfig, channels: int, samples: int, micro: int, device) -> Batch:
     """A batch of `micro` windows as the loader gives it, with the same hidden tokens in each."""
     tokens = model.token_count(channels, samples)
     order = torch.arange(tokens, device=device).expand(micro, -1)
@@ -110,7 +101,7 @@ def peak_bytes(plan: Plan, micro: int, ranks: Ranks) -> int | None:
         )  # fmt: skip
         engine.train()
         for _ in range(2):  # the optimizer's state is there from the first step on
-            batch = made_up_batch(plan.task.model, *largest_shape(plan), micro, ranks.device)
+            batch = noise_batch(plan.task.model, *largest_shape(plan), micro, ranks.device)
             engine.backward(engine([batch], plan.task.model.beta, plan.config.seed).total)
             engine.step()
         torch.cuda.synchronize(ranks.device)
@@ -143,12 +134,8 @@ def largest_micro_batch(
     return micro, peaks.get(micro, 0)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_flags(parser, kind=MaskedConfig)
-    config = resolve(parser.parse_args(argv), kind=MaskedConfig)
+def measure(config: MaskedConfig) -> str:
+    """The largest micro-batch of `config`'s model on this GPU, in words."""
     task = MaskedTask(config, config.model_config())
     if not torch.cuda.is_available():
         raise InputError("no CUDA device is visible", "run this on the GPU that will train")
@@ -159,9 +146,4 @@ def main(argv: list[str] | None = None) -> int:
     micro, peak = largest_micro_batch(plan, ranks)
     if not micro:
         raise InputError("not even one window fits", "take a smaller --preset, or --recompute")
-    print(f"largest micro-batch: {micro} (--micro_batch {micro}), {readable(peak)} at the peak")
-    return 0
-
-
-if __name__ == "__main__":
-    run_command(main)
+    return f"largest micro-batch: {micro} (--micro_batch {micro}), {readable(peak)} at the peak"
