@@ -69,7 +69,7 @@ def test_zero_3_hands_on_what_zero_2_does(pairs, zero_3, tmp_path, precision):
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=5 * near, atol=5 * near)
     out = tmp_path / "shared"
-    python("trainer/share.py", divided, "--out", out, "--checkpoint", "last")
+    python("trainer/convert.py", divided, "--out", out, "--checkpoint", "last")
     shared = BrainformerForEEG2MEG.from_pretrained(out).state_dict()
     assert {name: value.shape for name, value in shared.items()} == {
         name: value.shape for name, value in wanted.items()

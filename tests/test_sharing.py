@@ -18,9 +18,9 @@ from model.autoencoder import MaskedVAE
 from model.brainformer import BrainformerConfig, BrainformerForEEG2MEG, BrainformerProcessor
 from model.config import preset
 from model.eeg_encoder import EegEncoderConfig, EegEncoderModel
+from trainer.convert import main as convert
 from trainer.masked.export import write_encoder_folder
-from trainer.share import read_report
-from trainer.translation.export import export, push, write_translator
+from trainer.translation.export import export, push, read_report, write_translator
 from trainer.translation.fit import read_encoder
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_heads": 2,
@@ -152,7 +152,8 @@ def test_shared_folder_holds_card_code_and_weights(run, tmp_path):
     from transformers import AutoModel
 
     out = tmp_path / "out"
-    export(run, out, "best", read_report(report_of(run), run), "Translator")
+    words = [run, "--out", out, "--report", report_of(run), "--name", "Translator"]
+    assert convert(list(map(str, words))) == 0
     model, best = (AutoModel.from_pretrained(folder) for folder in (out, run / "best"))
     for name, value in best.state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
@@ -170,11 +171,11 @@ def test_shared_folder_holds_card_code_and_weights(run, tmp_path):
         assert (out / name).is_file()
     assert not list(out.glob("*.bin")) + list(out.glob("*.pt"))
     with pytest.raises(InputError, match="not empty"):
-        export(run, out, "best", None, None)
+        export(run, out)
 
 
 def test_a_card_without_a_report_claims_nothing(run, tmp_path):
-    export(run, tmp_path / "out", "best", None, None)
+    export(run, tmp_path / "out")
     assert "Nothing was measured yet" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -184,9 +185,19 @@ def test_a_report_of_another_model_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="elsewhere"):
         read_report(path, run)
     with pytest.raises(InputError, match=r"not a run folder \(no config.json\)"):
-        export(run, tmp_path / "out", "last", None, None)
+        export(run, tmp_path / "out", "last")
     with pytest.raises(InputError, match="no best"):
-        export(tmp_path / "nothing", tmp_path / "out", "best", None, None)
+        export(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_flags_of_another_kind_of_run_are_refused(run, tmp_path):
+    for words, says in (
+        ([run, "--keep", "encoder"], "is written whole, into a folder"),
+        ([tmp_path / "masked", "--push", "me/it"], "is no run of trainer/eeg2meg.py"),
+        ([tmp_path / "masked", "--checkpoint", "last"], "--checkpoint: "),
+    ):
+        with pytest.raises(InputError, match=says):
+            convert([*map(str, words), "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.slow
@@ -209,7 +220,7 @@ def test_push_uploads_the_whole_folder(run, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
     monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", create_commit)
     out = tmp_path / "out"
-    export(run, out, "best", None, None)
+    export(run, out)
     assert push(out, "someone/translator", private=True).endswith("someone/translator")
     assert sent["private"] is True
     assert sent["repo"] == "someone/translator"

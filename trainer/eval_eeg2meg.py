@@ -58,7 +58,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="also measure what shuffling the windows would claim",
     )
     add("--seed", type=int, default=0, help="of the leak test [0]")
-    add("--device", choices=("cpu", "cuda"), help="[cuda where there is one]")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... [auto]")
     arguments = parser.parse_args(present(argv, RENAMED))
     for name in ("lags", "windows_per_recording", "seed"):
         if getattr(arguments, name) < 0:

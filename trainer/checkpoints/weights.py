@@ -60,7 +60,7 @@ def of_an_earlier_version(run: Path) -> InputError | None:
     return InputError(
         f"{run}: a run of trainer/eeg2meg.py by an earlier version, which cannot go on",
         f"give another --run; {run}/best can still be scored (trainer/eval_eeg2meg.py) and "
-        "exported (trainer/share.py)",
+        "exported (trainer/convert.py)",
     )
 
 

@@ -21,6 +21,7 @@ from data.subjects.trained_on import describe_twins, known_among, people_of, sub
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
 from trainer.checkpoints import lost
 from trainer.checkpoints.run_folder import versions
+from trainer.ranks.ranks import choose_device
 from trainer.reports.tables import headline_lines
 from trainer.scoring.scores import usable_bands
 from trainer.translation import baselines as base
@@ -55,7 +56,7 @@ def load(path: Path, device: torch.device) -> Loaded:
 
 
 def assess(arguments: argparse.Namespace) -> int:
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = choose_device(arguments.device)
     loaded = load(arguments.run, device)
     manifest = read_manifest(arguments.shards)
     require_pairs(manifest)

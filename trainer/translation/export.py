@@ -84,9 +84,26 @@ def best_step(description: dict) -> int | None:
         return None
 
 
-def export(run: Path, out: Path, checkpoint: str, report: dict | None, name: str | None) -> None:
+def read_report(path: Path, run: Path) -> dict:
+    """report.json; InputError where it is none, or of another model."""
+    try:
+        report = json.loads(path.read_text())
+        model = Path(report["model_path"]).resolve()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"--report {path}: {error}", "give report.json of eval_eeg2meg.py"
+        ) from None
+    if model not in (run.resolve(), (run / "best").resolve()):
+        raise InputError(f"--report {path} is of {report['model_path']}", "score this run first")
+    return report
+
+
+def export(
+    run: Path, out: Path, checkpoint: str = "best", report: Path | None = None, name: str = ""
+) -> None:
     """Write the run's weights ("best", or those of its "last" checkpoint) with their card into the
-    new folder `out`, and read them back. `report`: that of trainer/eval_eeg2meg.py."""
+    new folder `out`, and read them back. `report`: report.json of trainer/eval_eeg2meg.py."""
+    scores = read_report(report, run) if report else None
     if not (run / "best" / DESCRIPTION).is_file():
         raise InputError(
             f"{run}: no best/{DESCRIPTION}", "give the --run folder of trainer/eeg2meg.py"
@@ -99,7 +116,7 @@ def export(run: Path, out: Path, checkpoint: str, report: dict | None, name: str
         weights, _, folder = last_state(run)
         description["validation"] = {"step": int(folder.name.rpartition("_")[2])}
     write_translator(out, model.config, weights, processor, description)
-    card = make_card(name or out.name, description, report)
+    card = make_card(name or out.name, description, scores)
     write_atomic(out / "README.md", str(card).encode())
     again = BrainformerForEEG2MEG.from_pretrained(out).state_dict()
     for key, value in weights.items():
