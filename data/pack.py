@@ -239,7 +239,7 @@ def by_subject(recordings: list[dict]) -> dict[str, dict[str, str]]:
 
 def report(manifest: Manifest) -> None:
     if manifest.paired:
-        following = f"python trainer/eeg2meg.py --data {manifest.folder}"
+        following = f"python trainer/eeg2meg.py --shards {manifest.folder}"
         print(f"\n{summarise(manifest)}\n\nnext:  {following}")
         return
     print(f"\n{summarise(manifest)}\n\nnext:  deepspeed --num_gpus 1 trainer/pretrain.py "

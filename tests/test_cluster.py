@@ -373,14 +373,14 @@ def test_a_cluster_leaves_nothing_behind():
 
 
 def test_eeg_to_meg_on_two_nodes_takes_the_steps_of_one(cluster, checkout, two):
-    """transformers' Trainer over ssh: the same losses as two ranks on one node."""
+    """Over ssh: the same losses as two ranks on one node."""
     pairs = checkout / "shards/pairs"
     source = "simulated-pairs:linear,subjects=3,runs=1,minutes=0.1,eeg=16"
     pack(["--source", source, "--window_s", "0.256", "--workers", "1", "--out", str(pairs)])
-    flags = ["trainer/eeg2meg.py", "--data", pairs, "--d_model", 16, "--n_heads", 2,
-             "--skip_rank", 16, "--sequence_length", 64, "--meg_sensors", 12, "--figure_every", 0,
-             "--eval_every", 2, "--eval_pieces", 4, "--model", "dropout=0", "--steps", 4,
-             "--global_batch", 16, "--log_every", 1]  # fmt: skip
+    flags = ["trainer/eeg2meg.py", "--shards", pairs, "--model", "d_model=16", "--model",
+             "n_heads=2", "--model", "skip_rank=16", "--sequence_length", 64, "--meg_sensors", 12,
+             "--figure_every", 0, "--eval_every", 2, "--eval_windows", 4, "--model", "dropout=0",
+             "--steps", 4, "--global_batch", 16, "--log_every", 1]  # fmt: skip
     for run, hosts in (("one", ["--num_gpus", 2]), ("two", ["--hostfile", "two"])):
         words = [DEEPSPEED, *hosts, "--master_port", random_port(), *flags,
                  "--run", checkout / f"runs/meg_{run}"]  # fmt: skip

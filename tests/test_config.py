@@ -10,13 +10,13 @@ import pytest
 from data.errors import InputError, did_you_mean
 from model.autoencoder import MaskedVAE
 from model.config import preset
+from trainer.eeg2meg import parse as parse_translation
 from trainer.engine.config import add_flags, resolve
-from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.engine.deepspeed_json import read_deepspeed_config, with_precision
 from trainer.engine.optim import lr_factor
 from trainer.masked.config import MaskedConfig, kl_weight
 from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import hostfile_argument
-from trainer.translation.config import TranslationConfig
 
 
 def parse(*flags: str) -> MaskedConfig:
@@ -49,13 +49,36 @@ def test_a_misspelt_variable_is_told(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_the_other_system_has_an_environment_of_its_own(monkeypatch):
+def test_translation_has_the_same_environment_and_only_flags_that_it_reads(monkeypatch):
     monkeypatch.setenv("EEG_STEPS", "12")
-    monkeypatch.setenv("EEG2MEG_LAGS", "3")
-    parser = argparse.ArgumentParser()
-    add_flags(parser, kind=TranslationConfig)
-    config = resolve(parser.parse_args([]), kind=TranslationConfig)
-    assert (config.steps, config.lags) == (200, 3)
+    monkeypatch.setenv("EEG_SEQUENCE_LENGTH", "64")
+    monkeypatch.setenv("EEG_INIT", "of another command")
+    config = parse_translation([])
+    assert (config.steps, config.sequence_length, config.init) == (12, 64, None)
+    with pytest.raises(SystemExit):
+        parse_translation(["--init", "runs/pretrain"])
+    with pytest.raises(SystemExit):
+        parse_translation(["--shard_url", "{file}"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "json_says", "gpu", "bf16"),
+    [
+        ("json", True, False, True),
+        ("json", False, True, False),
+        ("auto", True, True, True),
+        ("auto", True, False, False),
+        ("auto", False, True, False),
+        ("bf16", False, False, True),
+        ("fp32", True, True, False),
+    ],
+)
+def test_precision_over_the_json(precision, json_says, gpu, bf16):
+    settings = {"bf16": {"enabled": json_says, "check_grad_overflow": True}, "steps_per_print": 1}
+    found = with_precision(settings, precision, gpu)
+    assert found["bf16"] == {"enabled": bf16, "check_grad_overflow": True}
+    assert found["steps_per_print"] == 1
+    assert with_precision({}, "fp32", gpu) == {}
 
 
 def test_model_changes():

@@ -17,10 +17,12 @@ from model.config import preset
 from trainer.checkpoints.lost import record
 from trainer.checkpoints.weights import describe, load_state, read_file, read_run_config
 from trainer.engine.plan import make_plan, with_recorded_batch
+from trainer.engine.resume import compare
 from trainer.masked.config import MaskedConfig
 from trainer.masked.export import write_weights
 from trainer.masked.task import MaskedTask
-from trainer.translation.resume import compare
+from trainer.translation.config import TranslationConfig, plain_config
+from trainer.translation.task import TranslationTask
 
 SMALL = {
     "width": 32, "heads": 2, "depth": 1, "decoder_width": 16, "decoder_heads": 2,
@@ -155,64 +157,68 @@ def test_ranks_that_cannot_share_the_batch_of_a_run_are_told_which_can(shards, t
 
 
 def translation(**changes) -> dict:
-    """A run's description; `machine` and `data` may be changed in part."""
-    from trainer.translation.config import TranslationConfig
-
-    machine = {
-        "micro": 4, "accumulation": 1, "world": 2, "bf16": False,
-        "deepspeed": {"zero_optimization": {"stage": 2}, "gradient_clipping": 1.0},
-        **changes.pop("machine", {}),
+    """config.json of a run of translation; settings, or entries of `beside` in part."""
+    beside = changes.pop("beside", {})
+    config = TranslationConfig(**{"shards": "pairs", **changes})
+    return {
+        "task": {"name": "translation", **TranslationTask(config).fixed()},
+        "run": json.loads(json.dumps(config.as_dict())),
+        "model": plain_config(config.model_config(1, 1)),
+        "profile": {}, "manifest_sha256": "0" * 64, "seed": config.seed, "micro_batch": 4,
+        "accumulation": 1, "global_batch": 8, "run_length": 1, "temperature": 1.0,
+        "deepspeed": {"zero_optimization": {"stage": 2}, "bf16": {"enabled": False}},
+        **beside,
     }  # fmt: skip
-    data = {"folder": "pairs", "sha256": "0" * 64, **changes.pop("data", {})}
-    config = json.loads(json.dumps(TranslationConfig(**changes).as_dict()))
-    return {"run": config, "machine": machine, "data": data}
 
 
-STAGE_3 = {"zero_optimization": {"stage": 3}, "gradient_clipping": 1.0}
-CLIPPED = {"zero_optimization": {"stage": 2}, "gradient_clipping": 0.1}
+STAGE_3 = {"deepspeed": {"zero_optimization": {"stage": 3}, "bf16": {"enabled": False}}}
+BF16 = {"deepspeed": {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}}
+CLIPPED = {"deepspeed": {**translation()["deepspeed"], "gradient_clipping": 0.1}}
+OTHER_PAIRS = {"manifest_sha256": "1" * 64}
 
 
 @pytest.mark.parametrize(
     ("new", "says", "words"),
     [
-        (translation(lr=0.1), "it was trained with --lr 0.001, not 0.1", "--lr 0.001"),
-        (translation(eeg_encoder="x"), "--eeg_encoder None, not x", "no --eeg_encoder"),
-        (translation(freeze_encoder=True), "--freeze_encoder False", "--no-freeze_encoder"),
-        (translation(data={"sha256": "1"}), "packed anew since in pairs", "--data pairs"),
-        (translation(data={"sha256": "1", "folder": "b"}), "pairs, now b", "--data pairs"),
-        (translation(machine={"micro": 2}), "another micro-batch: 4, now 2", "--micro_batch 4"),
-        (
-            translation(machine={"accumulation": 4}),
-            "another accumulation: 1, now 4",
-            "--global_batch 8",
-        ),
-        (translation(machine={"bf16": True}), "precision: fp32, now bf16", "--precision fp32"),
-        (translation(machine={"deepspeed": STAGE_3}), "stage in the DeepSpeed JSON: 2", "zero2"),
+        (translation(holdout="loso:2"), "another holdout: auto, now loso:2", "--holdout auto"),
+        (translation(meg_sensors=3), "another meg_sensors: 64, now 3", "--meg_sensors 64"),
+        (translation(encoder="x"), "another encoder: None, now x", "no --encoder"),
+        (translation(freeze_encoder=True), "freeze_encoder: False", "--no-freeze_encoder"),
+        (translation(model=("d_ff=8",)), "another model: d_ff 256, now 8", "--model d_ff=256"),
+        (translation(beside=OTHER_PAIRS), "packed anew since", "in pairs"),
+        (translation(beside=OTHER_PAIRS, shards="b"), "pairs, now b", "--shards pairs"),
+        (translation(beside={"global_batch": 4}), "another batch", "--global_batch 8"),
+        (translation(beside=BF16), "another precision: fp32, now bf16", "--precision fp32"),
+        (translation(beside=STAGE_3), "stage in the DeepSpeed JSON: 2", "zero2"),
     ],
 )
 def test_another_translation_is_refused_with_the_way_back(new, says, words):
-    old = translation(deepspeed="ds_configs/zero2.json")
-    refused, _ = compare(old, new)
+    refused, _ = compare(translation(), new, 10, kind=TranslationConfig)
     assert len(refused) == 1
     assert says in refused[0][0]
     assert words in refused[0][1]
 
 
+RATE = "the learning rate at this step was to be"
+
+
 @pytest.mark.parametrize(
     ("new", "told"),
     [
-        # The same shards, copied to a job's local disk; the same batch, given as a flag.
-        (translation(data={"folder": "/local/pairs"}), []),
-        ({**translation(), "run": translation(micro_batch=4, precision="fp32")["run"]}, []),
-        (translation(stop_at=3, restart_lost=True), []),
-        (
-            translation(machine={"deepspeed": CLIPPED}),
-            ["deepspeed.gradient_clipping was 1.0, is now 0.1"],
-        ),
+        (translation(), []),
+        # The same shards, copied to a job's local disk.
+        (translation(shards="/local/pairs"), ["--shards was pairs, is now /local/pairs"]),
+        (translation(stop_at=3), ["--stop_at was None, is now 3"]),
+        (translation(patience=9), ["--patience was 6, is now 9"]),
+        (translation(lr=0.1), ["--lr was None, is now 0.1", RATE]),
+        (translation(beside=CLIPPED), ["deepspeed.gradient_clipping was None, is now 0.1"]),
     ],
 )
 def test_what_a_translation_may_change(new, told):
-    assert compare(translation(), new) == ([], told)
+    refused, found = compare(translation(), new, 10, kind=TranslationConfig)
+    assert refused == []
+    assert len(found) == len(told)
+    assert all(line.startswith(words) for line, words in zip(found, told, strict=True))
 
 
 @pytest.mark.slow
@@ -220,21 +226,23 @@ def test_each_command_refuses_the_run_folder_of_the_other(shards, tmp_path):
     pairs = tiny_pairs(tmp_path / "pairs")
     train = [*TINY, "--shards", shards, "--steps", 4, "--stop_at", 2, "--global_batch", 8,
              "--eval_every", 0, "--save_every", 2]  # fmt: skip
-    translate = [*TINY_TRANSLATION, "--figure_every", 0, "--log_every", 1, "--eval_pieces", 4,
-                 "--data", pairs, "--steps", 2, "--global_batch", 4]  # fmt: skip
+    translate = [*TINY_TRANSLATION, "--figure_every", 0, "--log_every", 1, "--eval_windows", 4,
+                 "--shards", pairs, "--steps", 2, "--global_batch", 4]  # fmt: skip
     ranks(1, "trainer/pretrain.py", *train, "--run", tmp_path / "a")
     python("trainer/eeg2meg.py", *translate, "--run", tmp_path / "b")
-    for script, words, run in (
-        ("pretrain", train, "b"),
-        ("pretrain", [*train, "--elastic"], "b"),
-        ("finetune_vc", ["--shards", shards, "--init", tmp_path / "b"], "c"),
-        ("eeg2meg", translate, "a"),
-    ):
+    another = "another task: translation, now masked"
+    for script, words, run, says in (
+        ("pretrain", train, "b", another),
+        ("pretrain", [*train, "--elastic"], "b", another),
+        ("finetune_vc", ["--shards", shards, "--init", tmp_path / "b"], "c",
+         "a run of trainer/eeg2meg.py, which holds no masked autoencoder"),
+        ("eeg2meg", translate, "a", "another task: masked, now translation"),
+    ):  # fmt: skip
         before = {path: path.stat().st_size for path in (tmp_path / run).rglob("metrics.jsonl")}
         codes, output = start_ranks(1, f"trainer/{script}.py", *words, "--run", tmp_path / run)
         assert codes == [2], output
         assert output.count("error: ") == 1
-        assert "run of trainer/eeg2meg.py" in output
+        assert says in output
         assert "Traceback" not in output
         assert before == {path: path.stat().st_size for path in before}
 

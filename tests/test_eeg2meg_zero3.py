@@ -18,7 +18,7 @@ from trainer.masked.export import write_encoder_folder
 pytestmark = pytest.mark.slow
 
 TINY = [
-    *TINY_TRANSLATION, "--log_every", 1, "--eval_pieces", 8, "--eval_every", 2, "--steps", 4,
+    *TINY_TRANSLATION, "--log_every", 1, "--eval_windows", 8, "--eval_every", 2, "--steps", 4,
     "--global_batch", 4,
 ]  # fmt: skip
 
@@ -39,7 +39,7 @@ def zero_3(tmp_path_factory) -> Path:
 
 
 def train(pairs: Path, run: Path, settings: Path, *words) -> str:
-    flags = ["--data", pairs, "--run", run, "--deepspeed", settings]
+    flags = ["--shards", pairs, "--run", run, "--deepspeed_config", settings]
     return ranks(2, "trainer/eeg2meg.py", *TINY, *flags, *words)
 
 
@@ -55,9 +55,10 @@ def test_zero_3_hands_on_what_zero_2_does(pairs, zero_3, tmp_path, precision):
     words = [*common, "--figure_every", 4, "--save_every", 2, "--keep_last", 1]
     train(pairs, divided, zero_3, *words, "--stop_at", 2)
     assert "going on from" in train(pairs, divided, zero_3, *words)
-    assert [path.name for path in (divided / "checkpoints").iterdir()] == ["checkpoint-4"]
+    kept = (divided / "checkpoints").glob("step_*")
+    assert [path.name for path in kept] == ["step_00000004"]
     near = 2e-4 if precision == "fp32" else 2e-2
-    for group in ("train", "validation"):
+    for group in ("train", "val"):
         for one, other in zip(curve(plain, group), curve(divided, group), strict=True):
             assert other == pytest.approx(one, rel=near), group
     events = list((divided / "tensorboard").glob("events*"))
@@ -68,7 +69,7 @@ def test_zero_3_hands_on_what_zero_2_does(pairs, zero_3, tmp_path, precision):
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=5 * near, atol=5 * near)
     out = tmp_path / "shared"
-    python("trainer/share.py", divided, "--out", out, "--checkpoint", "last")
+    python("trainer/convert.py", divided, "--out", out, "--checkpoint", "last")
     shared = BrainformerForEEG2MEG.from_pretrained(out).state_dict()
     assert {name: value.shape for name, value in shared.items()} == {
         name: value.shape for name, value in wanted.items()
@@ -88,7 +89,7 @@ def test_a_frozen_encoder_is_handed_on_whole(pairs, zero_3, tmp_path):
         "trained_on": {"manifest_sha256": "0" * 64, "subjects": {"A": ["1"]}},
     }  # fmt: skip
     write_encoder_folder(wanted, meta, tmp_path / "encoder")
-    frozen = ["--eeg_encoder", tmp_path / "encoder", "--freeze_encoder", "--d_model", 32]
+    frozen = ["--encoder", tmp_path / "encoder", "--freeze_encoder", "--model", "d_model=32"]
     train(pairs, tmp_path / "run", zero_3, *frozen, "--figure_every", 0, "--stop_at", 2)
     model = BrainformerForEEG2MEG.from_pretrained(tmp_path / "run/best")
     assert model.config.eeg_encoder["trained_on"] == {"A": ["1"]}

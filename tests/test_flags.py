@@ -95,6 +95,23 @@ FORMER = [
     ("trainer.convert", "RUN --out o.pt --part whole", "RUN --out o.pt --keep whole"),
     ("trainer.evaluate", "RUN --shards s --kinds tube", "RUN --shards s --masks tube"),
     ("trainer.finetune_vc", "--report_windows 8", "--windows_per_subject 8"),
+    (
+        "trainer.eeg2meg",
+        "--data d --split loso:5 --deepspeed j.json --init ridge --eeg_encoder e --eval_pieces 8",
+        "--shards d --holdout loso:5 --deepspeed_config j.json --linear_start ridge --encoder e "
+        "--eval_windows 8",
+    ),
+    (
+        "trainer.eeg2meg",
+        "--d_model 8 --n_heads 2 --n_layers 3 --lags 5 --skip_rank 4",
+        "--model d_model=8 --model n_heads=2 --model n_layers=3 --model skip_lags=5 --model "
+        "skip_rank=4",
+    ),
+    (
+        "trainer.eval_eeg2meg",
+        "--data d --split loso:5 --out o --model RUN --limit 3",
+        "RUN --shards d --holdout loso:5 --out o --windows_per_recording 3",
+    ),
 ]
 
 

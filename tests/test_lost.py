@@ -14,9 +14,8 @@ from tiny import TINY_TRANSLATION, tiny_pairs, tiny_shards
 from data.errors import InputError
 from trainer.checkpoints import lost
 from trainer.checkpoints.find import survey, tag_of
-from trainer.checkpoints.weights import load_state
+from trainer.checkpoints.weights import FORMER_TRANSLATION, load_state
 from trainer.preflight.run_check import run_state
-from trainer.translation.resume import FORMAT
 
 slow = pytest.mark.slow
 PRETRAIN, FINETUNE, TRANSLATE = (
@@ -145,16 +144,14 @@ def test_the_doctor_tells_of_lost_checkpoints(tmp_path, state, level, says):
     assert ("--restart_lost" in check.remedy) == (level == "FAIL")
 
 
-def test_the_doctor_knows_runs_of_translation(tmp_path):
+def test_the_doctor_knows_runs_of_the_version_before(tmp_path):
     run = run_folder(tmp_path / "run", kept=[4], reached=5)
-    (run / "config.json").write_text(json.dumps({"format": FORMAT, "run": {"save_every": 2}}))
-    assert run_state(run).level == "FAIL"
-    folder = run / "checkpoints/checkpoint-4"
-    folder.mkdir(parents=True)
-    marker = {"world": 1, "state": {"step": 4}, "files": {}}
-    (folder / "COMPLETE.json").write_text(json.dumps(marker))
+    entry = {"format": FORMER_TRANSLATION, "run": {"save_every": 2}}
+    (run / "config.json").write_text(json.dumps(entry))
     check = run_state(run)
-    assert (check.level, check.found) == ("ok", f"{run}: goes on from step 4")
+    assert check.level == "FAIL"
+    assert "by an earlier version, which cannot go on" in check.found
+    assert "give another --run" in check.remedy
 
 
 def test_an_older_checkpoint_that_is_gone_costs_nothing(tmp_path, capsys):
@@ -326,27 +323,26 @@ def test_fine_tuning_over_damaged_checkpoints_needs_a_word(copy, tmp_path):
 @slow
 def test_translation_over_lost_checkpoints_needs_a_word(tmp_path):
     pairs, run = tiny_pairs(tmp_path / "pairs"), tmp_path / "run"
-    words = [*TINY_TRANSLATION, "--figure_every", 0, "--log_every", 1, "--eval_pieces", 4,
-             "--eval_every", 4, "--data", pairs, "--run", run, "--steps", 6, "--global_batch", 4,
+    words = [*TINY_TRANSLATION, "--figure_every", 0, "--log_every", 1, "--eval_windows", 4,
+             "--eval_every", 4, "--shards", pairs, "--run", run, "--steps", 6, "--global_batch", 4,
              "--save_every", 2]  # fmt: skip
     python(TRANSLATE, *words, "--stop_at", 4)
     kept = shutil.copytree(run / "checkpoints", tmp_path / "kept")
-    for path in (run / "checkpoints").rglob("*"):
-        if path.is_file() and path.suffix == ".pt":
-            data = bytearray(path.read_bytes())
-            data[len(data) // 2] ^= 1
-            path.write_bytes(data)
+    for path in (run / "checkpoints").rglob("*.pt"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
     output = python(TRANSLATE, *words, fails=True)
-    refused([2], output, "checkpoint-4", "CRC-32", "--restart_lost", "best holds its best weights")
+    refused([2], output, tag_of(4), "CRC-32", "--restart_lost", "best holds its best weights")
     shutil.rmtree(run / "checkpoints")
-    refused([2], python(TRANSLATE, *words, fails=True), "checkpoint-2: it is gone")
+    refused([2], python(TRANSLATE, *words, fails=True), f"{tag_of(2)}: it is gone")
     shutil.copytree(kept, run / "checkpoints")
-    aside = (run / "best").rename(tmp_path / "best")
-    refused([2], python(TRANSLATE, *words, fails=True), "best/model.safetensors, which is gone")
-    aside.rename(run / "best")
-    shutil.rmtree(run / "checkpoints" / "checkpoint-4")
+    shutil.rmtree(run / "checkpoints" / tag_of(4))
+    shutil.rmtree(run / "best")
     output = python(TRANSLATE, *words)
-    assert "checkpoint-4 is gone" in output
+    assert f"{tag_of(4)} is gone" in output
+    assert f"resume: {run}/best is gone: the best from here on is kept" in output
+    assert json.loads((run / "best" / "eeg2meg.json").read_text())["validation"]["step"] in (4, 6)
     assert [line["step"] for line in metrics(run)] == list(range(1, 7))
     shutil.rmtree(run / "checkpoints")
     python(TRANSLATE, *words, "--restart_lost")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -19,10 +18,10 @@ from model.autoencoder import MaskedVAE
 from model.brainformer import BrainformerConfig, BrainformerForEEG2MEG, BrainformerProcessor
 from model.config import preset
 from model.eeg_encoder import EegEncoderConfig, EegEncoderModel
+from trainer.convert import main as convert
 from trainer.masked.export import write_encoder_folder
-from trainer.share import push, share
-from trainer.translation.build import read_encoder
-from trainer.translation.keeping import write_folder
+from trainer.translation.export import export, push, read_report, write_translator
+from trainer.translation.fit import read_encoder
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_heads": 2,
          "decoder_depth": 1, "latent_dim": 8}  # fmt: skip
@@ -76,10 +75,10 @@ def test_encoder_folder_gives_what_the_autoencoder_gives(tokens, tmp_path):
     with pytest.raises(ValueError, match="a patch has"):
         encoder(eeg[..., :3], places)
 
-    weights, settings = read_encoder(str(folder), 200.0)
-    assert set(weights) == set(state)
-    assert settings["vae"] == config.as_dict()
-    assert settings["trained_on"] == {"A": ["1", "2"], "B": ["5"]}
+    found = read_encoder(str(folder), 200.0)
+    assert set(found.state) == set(state)
+    assert found.settings["vae"] == config.as_dict()
+    assert found.settings["trained_on"] == {"A": ["1", "2"], "B": ["5"]}
     with pytest.raises(InputError, match="trained at 200 Hz, the pairs have 250"):
         read_encoder(str(folder), 250.0)
 
@@ -112,19 +111,20 @@ def run(tmp_path) -> Path:
         "signal": {"sfreq_hz": 250.0, "l_freq_hz": 1.0, "h_freq_hz": 40.0},
     }  # fmt: skip
     folder = tmp_path / "run"
-    write_folder(
-        folder / "best", model, dict(model.state_dict()), BrainformerProcessor(), description
+    write_translator(
+        folder / "best", config, model.state_dict(), BrainformerProcessor(), description
     )
     return folder
 
 
-def test_weights_of_a_bf16_run_are_handed_on_in_fp32(run, tmp_path):
+def test_weights_are_exported_in_fp32(run, tmp_path):
     model = BrainformerForEEG2MEG.from_pretrained(run / "best")
     weights = {name: value + 1e-4 for name, value in model.state_dict().items()}
-    write_folder(tmp_path / "out", model.bfloat16(), weights, BrainformerProcessor(), {})
+    write_translator(tmp_path / "out", model.config, weights, BrainformerProcessor(), {})
     again = BrainformerForEEG2MEG.from_pretrained(tmp_path / "out")
     for name, value in again.state_dict().items():
         assert torch.equal(value, weights[name])
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
 
 
 def row(r: float) -> dict:
@@ -148,16 +148,12 @@ def report_of(run: Path) -> Path:
     return path
 
 
-def arguments(run: Path, out: Path, **changes) -> argparse.Namespace:
-    given = {"run": run, "out": out, "report": None, "checkpoint": "best", "name": None}
-    return argparse.Namespace(**{**given, **changes})
-
-
 def test_shared_folder_holds_card_code_and_weights(run, tmp_path):
     from transformers import AutoModel
 
     out = tmp_path / "out"
-    share(arguments(run, out, report=report_of(run), name="Translator"))
+    words = [run, "--out", out, "--report", report_of(run), "--name", "Translator"]
+    assert convert(list(map(str, words))) == 0
     model, best = (AutoModel.from_pretrained(folder) for folder in (out, run / "best"))
     for name, value in best.state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
@@ -175,11 +171,11 @@ def test_shared_folder_holds_card_code_and_weights(run, tmp_path):
         assert (out / name).is_file()
     assert not list(out.glob("*.bin")) + list(out.glob("*.pt"))
     with pytest.raises(InputError, match="not empty"):
-        share(arguments(run, out))
+        export(run, out)
 
 
 def test_a_card_without_a_report_claims_nothing(run, tmp_path):
-    share(arguments(run, tmp_path / "out"))
+    export(run, tmp_path / "out")
     assert "Nothing was measured yet" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -187,11 +183,21 @@ def test_a_report_of_another_model_is_refused(run, tmp_path):
     path = report_of(run)
     path.write_text(path.read_text().replace(str(run), "elsewhere"))
     with pytest.raises(InputError, match="elsewhere"):
-        share(arguments(run, tmp_path / "out", report=path))
-    with pytest.raises(InputError, match="no complete checkpoint"):
-        share(arguments(run, tmp_path / "out", checkpoint="last"))
+        read_report(path, run)
+    with pytest.raises(InputError, match=r"not a run folder \(no config.json\)"):
+        export(run, tmp_path / "out", "last")
     with pytest.raises(InputError, match="no best"):
-        share(arguments(tmp_path / "nothing", tmp_path / "out"))
+        export(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_flags_of_another_kind_of_run_are_refused(run, tmp_path):
+    for words, says in (
+        ([run, "--keep", "encoder"], "is written whole, into a folder"),
+        ([tmp_path / "masked", "--push", "me/it"], "is no run of trainer/eeg2meg.py"),
+        ([tmp_path / "masked", "--checkpoint", "last"], "--checkpoint: "),
+    ):
+        with pytest.raises(InputError, match=says):
+            convert([*map(str, words), "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.slow
@@ -214,7 +220,7 @@ def test_push_uploads_the_whole_folder(run, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
     monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", create_commit)
     out = tmp_path / "out"
-    share(arguments(run, out))
+    export(run, out)
     assert push(out, "someone/translator", private=True).endswith("someone/translator")
     assert sent["private"] is True
     assert sent["repo"] == "someone/translator"

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-import torch
 
 from data.batches.pairs import PairedMontage, PairedWindow
 from data.errors import InputError
+from data.subjects.holdout import Part, make_split
 from model.brainformer import BrainformerConfig
-from trainer.translation import hf
 from trainer.translation.baselines import correlation_by_fold, without_lags
-from trainer.translation.config import TranslationConfig, batch_sizes
+from trainer.translation.config import TranslationConfig
 from trainer.translation.evaluation import Evoked
-from trainer.translation.keeping import (
-    best_of,
-    drop_superseded,
-    mark_complete,
-    out_of_patience,
-)
-from trainer.translation.pieces import BatchPlan, Pieces
+from trainer.translation.fit import fit_processor
+from trainer.translation.pieces import Pieces
 from trainer.translation.ridge import fit_ridge, group_moments, lagged, reduced_rank, squared_error
 from trainer.translation.scores import RecordingScores, SensorSums, difference, summarise
-from trainer.translation.splits import Part, make_split
-from trainer.translation.start import fit_processor
-from trainer.translation.validate import spread
 
 RECORDINGS = [
     {"id": f"s{subject}r{run}", "subject": f"{subject:02d}", "run": f"{run}", "dataset": "d"}
@@ -90,32 +77,6 @@ def test_one_group_left_is_cut_in_time_for_validation():
 def test_impossible_splits_say_why(rule, recordings, message):
     with pytest.raises(InputError, match=message):
         make_split(rule, recordings)
-
-
-def order(world: int, micro: int, steps: int = 12, accumulation: int = 1) -> list[list[int]]:
-    """Samples of each step, over all ranks."""
-    ranks = [
-        list(BatchPlan(20, micro, accumulation, rank, world, steps, 3)) for rank in range(world)
-    ]
-    return [
-        sorted(
-            sample
-            for plan in ranks
-            for batch in plan[step * accumulation : (step + 1) * accumulation]
-            for sample in batch
-        )
-        for step in range(steps)
-    ]
-
-
-def test_every_sample_once_in_each_pass_whatever_the_ranks():
-    seen = [sample for step in order(1, 6, steps=10) for sample in step]
-    assert Counter(seen) == dict.fromkeys(range(20), 3)
-    assert order(1, 6) == order(2, 3) == order(3, 2) == order(1, 3, accumulation=2)
-    plan = BatchPlan(20, 6, 1, 0, 1, 10, 3)
-    flat = [sample for batch in plan for sample in batch]
-    assert flat[:20] != flat[20:40]
-    assert sorted(flat[:20]) == sorted(flat[20:40]) == list(range(20))
 
 
 def linear_world(groups: int = 4, lags: int = 1, noise: float = 0.1, seed: int = 0):
@@ -283,33 +244,18 @@ def test_evoked_responses_are_averages_over_trials():
     assert alone.r("good") is None
 
 
-def test_the_best_weights_may_be_those_of_the_start():
-    log = [{"step": step, "eval_error": error} for step, error in [(0, 0.5), (10, 0.6), (20, 0.5)]]
-    log.insert(1, {"step": 5, "loss": 1.0})
-    assert best_of(log) == (0, 0.5)
-    assert out_of_patience(log, 2)
-    assert not out_of_patience(log, 3)
-    assert not out_of_patience(log, 0)
-    assert best_of([*log, {"step": 30, "eval_error": float("nan")}]) == (0, 0.5)
-    assert best_of([]) is None
-
-
-def test_spread_takes_each_once():
-    assert spread(5, 10) == [0, 1, 2, 3, 4]
-    assert spread(10, 2) == [2, 7]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"precision": "fp16"}, "--precision fp16"),
         ({"steps": 0}, "--steps 0"),
-        ({"d_model": 20}, "multiple of 2"),
-        ({"lags": 300}, "shorter than a piece"),
-        ({"model": ("d_model=3",)}, "use the flag --d_model"),
+        ({"model": ("d_model=20",)}, "multiple of 2"),
+        ({"model": ("skip_lags=300",)}, "shorter than a window"),
+        ({"model": ("n_meg=3",)}, "the data say it"),
+        ({"eval_every": 0}, "--eval_every 0"),
         ({"model": ("dropuot=0",)}, "no such field"),
         ({"model": ("dropout",)}, "key=value"),
-        ({"model": ("skip=none",)}, "--init ridge"),
+        ({"model": ("skip=none",)}, "--linear_start ridge"),
         ({"meg_sensors": -1}, "negative"),
     ],
 )
@@ -318,35 +264,16 @@ def test_config_says_what_does_not_fit(changes, message):
         TranslationConfig(**changes)
 
 
-@pytest.mark.parametrize(
-    ("flags", "json", "world", "expected"),
-    [
-        ({}, {"train_micro_batch_size_per_gpu": 16}, 2, (16, 1)),
-        ({"micro_batch": 4}, {"train_micro_batch_size_per_gpu": 16}, 2, (4, 1)),
-        ({"micro_batch": 4, "global_batch": 32}, {"gradient_accumulation_steps": 1}, 2, (4, 4)),
-        ({"global_batch": 4}, {"train_micro_batch_size_per_gpu": 16}, 2, (2, 1)),
-        ({}, {}, 1, (8, 1)),
-    ],
-)
-def test_batch_sizes(flags, json, world, expected):
-    assert batch_sizes(TranslationConfig(**flags), json, world) == expected
-
-
-def test_batches_that_do_not_divide_say_so():
-    with pytest.raises(InputError, match="no multiple of 3"):
-        batch_sizes(TranslationConfig(micro_batch=3, global_batch=8), {}, 1)
-
-
 class Windows(list):
     """Paired windows in memory, as `PairedWindows` gives them."""
 
     sfreq_hz = 250.0
 
-    def __init__(self, meg_types=("mag", "grad"), meg_samples: int = 64):
+    def __init__(self, meg_types=("mag", "grad")):
         rng = np.random.default_rng(0)
         count = len(meg_types)
         eeg = 1e-5 * rng.standard_normal((4, 5, 64))
-        meg = 1e-13 * rng.standard_normal((4, count, meg_samples))
+        meg = 1e-13 * rng.standard_normal((4, count, 64))
         super().__init__(
             PairedWindow(eeg[number], meg[number], "one", "1", "1", 0.256 * number)
             for number in range(4)
@@ -363,7 +290,7 @@ class Windows(list):
         return {"recording": "one", "onset_s": self[index].onset_s}
 
 
-def test_unknown_sensor_types_and_unequal_lengths_say_so():
+def test_scales_are_fitted_and_unknown_sensor_types_named():
     parts = (Part("one", "1"),)
     pieces = Pieces(Windows(), parts, 16, "training")
     assert len(pieces) == 16
@@ -371,41 +298,3 @@ def test_unknown_sensor_types_and_unequal_lengths_say_so():
     unknown = Pieces(Windows(("mag", "magn")), parts, 16, "training")
     with pytest.raises(InputError, match="unknown sensor type 'magn'"):
         fit_processor(unknown, BrainformerConfig())
-    with pytest.raises(InputError, match="64 samples of EEG, 60 of MEG"):
-        Pieces(Windows(meg_samples=60), parts, 16, "training")
-
-
-def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
-    path = folder / f"checkpoint-{step}"
-    path.mkdir(parents=True)
-    (path / "model.bin").write_bytes(b"1234")
-    if whole:
-        mark_complete(path, step, SimpleNamespace(world=1, first=True))
-
-
-@pytest.mark.parametrize(("last", "kept"), [(1, [12, 16]), (2, [8, 10, 12, 16]), (9, None)])
-def test_checkpoints_are_dropped_when_a_later_one_is_whole(tmp_path, last, kept):
-    """Only those before the ones kept: an unfinished one is not counted, nor is a later one."""
-    steps = {2: False, 4: True, 8: True, 10: False, 12: True, 16: True}
-    for step, whole in steps.items():
-        checkpoint(tmp_path, step, whole)
-    drop_superseded(tmp_path, 12, last)
-    wanted = [4, 8, 10, 12, 16] if kept is None else kept
-    assert sorted(int(path.name[11:]) for path in tmp_path.iterdir()) == wanted
-
-
-def test_nothing_is_dropped_before_a_checkpoint_is_whole(tmp_path):
-    for step, whole in {4: True, 8: False}.items():
-        checkpoint(tmp_path, step, whole)
-    drop_superseded(tmp_path, 8, 1)
-    assert (tmp_path / "checkpoint-4" / "COMPLETE.json").is_file()
-    assert (tmp_path / "checkpoint-8").is_dir()
-
-
-def test_transformers_drops_no_checkpoint(tmp_path, monkeypatch):
-    """It would do so before the one that it has just written is marked complete."""
-    monkeypatch.setattr(hf, "TrainingArguments", lambda **given: given)
-    config = TranslationConfig(run=str(tmp_path), keep_last=1)
-    machine = hf.Machine(1, 1, 1, False, {"gradient_clipping": 1.0})
-    ranks = SimpleNamespace(device=torch.device("cpu"))
-    assert hf.training_arguments(config, machine, ranks, False)["save_total_limit"] is None

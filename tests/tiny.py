@@ -113,8 +113,9 @@ def tiny_shards(
 
 
 TINY_TRANSLATION = [
-    "--d_model", 16, "--n_heads", 2, "--model", "d_ff=32", "--model", "skip_anchors=48",
-    "--model", "dropout=0", "--skip_rank", 16, "--sequence_length", 64, "--meg_sensors", 12,
+    "--model", "d_model=16", "--model", "n_heads=2", "--model", "d_ff=32", "--model",
+    "skip_anchors=48", "--model", "dropout=0", "--model", "skip_rank=16", "--sequence_length", 64,
+    "--meg_sensors", 12, "--micro_batch", 4,
 ]  # fmt: skip
 """Flags of a translation that trains in seconds."""
 

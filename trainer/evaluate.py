@@ -18,8 +18,6 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import argparse
 from collections.abc import Sequence
 
-import torch
-
 from data.errors import InputError, run_command
 from data.files import write_atomic
 from data.flags import Renamed, present
@@ -28,6 +26,7 @@ from data.subjects.trained_on import recordings_of, refuse_renamed
 from model.masks import MASKS, spelled
 from trainer.checkpoints.weights import load_model
 from trainer.masked.evaluation import WINDOWS_PER_SUBJECT, evaluate
+from trainer.ranks.ranks import choose_device
 from trainer.reports.report import markdown, short_table, write_json
 from trainer.reports.report_figures import write_figures
 from trainer.reports.tables import headline_lines
@@ -59,19 +58,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the masks (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     return parser.parse_args(present(argv, RENAMED))
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; InputError if there is none."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name}: {reason}", "use auto, cpu or cuda") from None
-    return device
 
 
 def main(argv: Sequence[str] | None = None) -> int:

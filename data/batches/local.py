@@ -48,6 +48,11 @@ class WindowDataset(Dataset):
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    @property
+    def window_bytes(self) -> int:
+        """Of the largest window in a batch."""
+        return 2 * max(shard.channels * shard.window_samples for shard in self.shards)
+
     def meta(self, window: int) -> dict:
         """The JSON of a window."""
         shard, index = locate(self.starts, np.array([window]))

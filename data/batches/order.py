@@ -25,6 +25,17 @@ PURPOSE_ORDER = 0x6F726465  # keeps this order's draws apart from other uses of 
 
 
 @dataclass(frozen=True)
+class Block:
+    """Samples with consecutive numbers that are alike, where they are not those of whole shards."""
+
+    samples: int
+    dataset: str
+    montage: str
+    channels: int
+    window_samples: int
+
+
+@dataclass(frozen=True)
 class TrainingOrder:
     """The endless sequence of a split's samples, epoch after epoch.
 
@@ -35,7 +46,7 @@ class TrainingOrder:
     some datasets, (name, factor) pairs.
     """
 
-    shards: tuple[ShardEntry, ...]
+    shards: tuple[ShardEntry | Block, ...]
     seed: int
     global_batch: int
     run_length: int
@@ -90,7 +101,7 @@ class TrainingOrder:
 
 @lru_cache(maxsize=2)
 def _epoch_order(
-    shards: tuple[ShardEntry, ...],
+    shards: tuple[ShardEntry | Block, ...],
     seed: int,
     epoch: int,
     run_length: int,

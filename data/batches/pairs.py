@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.errors import InputError
-from data.shards.manifest import SPLITS, Manifest
+from data.shards.manifest import SPLITS, Manifest, ShardEntry
 from data.shards.readers import Readers
 
 
@@ -118,6 +118,15 @@ class PairedWindows(Sequence):
     def montage(self, index: int) -> PairedMontage:
         """The sensors of window `index`."""
         return montage_of(self.manifest, self.manifest.shards[self._places[index][0]].montage)
+
+    def shard(self, index: int) -> ShardEntry:
+        """The shard that holds window `index`."""
+        return self.manifest.shards[self._places[index][0]]
+
+    def key(self, index: int) -> str:
+        """The name of window `index` in its shard."""
+        number, row = self._places[index]
+        return self._readers[number].key(row)
 
     def meta(self, index: int) -> dict:
         """What the shard says of window `index` (recording, onset_s, ...); reads no signal."""

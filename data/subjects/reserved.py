@@ -174,16 +174,21 @@ def left_out(items: Sequence, reservation: Reservation) -> str:
     return f"{len(items)} item{'s' * (len(items) != 1)} left out: {', '.join(told)}"
 
 
-def refuse_reserved(manifest: Manifest, reservation: Reservation | None = None) -> None:
+def refuse_reserved(
+    manifest: Manifest,
+    reservation: Reservation | None = None,
+    recordings: Iterable[Mapping] | None = None,
+) -> None:
     """Raise InputError if a reserved subject is in a training or validation shard of `manifest`.
 
     `reservation` None: the one that the folder was packed with, read from its manifest (none in
-    folders of earlier versions, which then pass).
+    folders of earlier versions, which then pass). `recordings`: the manifest's entries where a task
+    divides them otherwise.
     """
     if reservation is None:
         reservation = own_reservation(manifest)
     found: dict[tuple[str, str], set[str]] = {}
-    for recording in manifest.recordings:
+    for recording in manifest.recordings if recordings is None else recordings:
         if recording.get("split") in TRAINING_SPLITS:
             who = (recording["dataset"], recording["subject"])
             for entry in reservation.reserving(*who):

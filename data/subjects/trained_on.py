@@ -7,7 +7,7 @@ be the same, and a recording under any name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from data.errors import InputError
 from data.shards.manifest import Manifest
@@ -21,21 +21,26 @@ SHOWN = 5
 UNKNOWN = "unknown"
 
 
-def trained_subjects(manifest: Manifest) -> dict[str, list[str]]:
-    """Subjects of the training split, by dataset: people that a score must not be computed on."""
+def trained_subjects(
+    manifest: Manifest, recordings: Iterable[Mapping] | None = None
+) -> dict[str, list[str]]:
+    """Subjects of the training split, by dataset: people that a score must not be computed
+    on. `recordings`: the manifest's entries where a task divides them otherwise."""
     found: dict[str, set[str]] = {}
-    for recording in manifest.recordings:
+    for recording in manifest.recordings if recordings is None else recordings:
         if recording["split"] == "train":
             found.setdefault(recording["dataset"], set()).add(recording["subject"])
     return {dataset: sorted(subjects) for dataset, subjects in sorted(found.items())}
 
 
-def record_of(manifest: Manifest) -> dict:
-    """`trained_on` of a run on a folder: people and recordings of its training split."""
+def record_of(manifest: Manifest, recordings: Sequence[Mapping] | None = None) -> dict:
+    """`trained_on` of a run on a folder: people and recordings of its training split.
+    `recordings`: the manifest's entries where a task divides them otherwise."""
+    entries = manifest.recordings if recordings is None else recordings
     return {
         "manifest_sha256": manifest.sha256,
-        "subjects": trained_subjects(manifest),
-        "recordings": digests_of(r for r in manifest.recordings if r["split"] == "train"),
+        "subjects": trained_subjects(manifest, entries),
+        "recordings": digests_of(entry for entry in entries if entry["split"] == "train"),
     }
 
 

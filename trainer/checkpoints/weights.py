@@ -22,19 +22,19 @@ from model.config import from_dict, with_new_fields
 from trainer.checkpoints import find, lost
 
 FORMAT = "eeg-masked-vae"
+FORMER_TRANSLATION = "eeg2meg-run"
+"""`format` of a run's config.json by which trainer/eeg2meg.py was known before it had this loop."""
 
 
 def read_run_config(run: Path) -> dict:
-    """config.json of a run folder; a masked autoencoder's model has its fields of today."""
+    """config.json of a run folder; a masked autoencoder's model has its fields of today.
+    InputError where it is damaged, or of a version whose runs cannot go on."""
     path = run / "config.json"
     try:
         found = json.loads(path.read_text())
         lacking = [name for name in ("run", "model", "profile", "trained_on") if name not in found]
-        if found.get("format") == "eeg2meg-run":
-            raise InputError(
-                f"{run}: a run of trainer/eeg2meg.py, which holds no masked autoencoder",
-                "give a run folder of trainer/pretrain.py or trainer/finetune_vc.py",
-            )
+        if problem := of_an_earlier_version(run):
+            raise problem
         if lacking:
             raise ValueError(f"it lacks {lacking[0]}")
         if "decoder_depth" in found["model"]:
@@ -49,15 +49,32 @@ def read_run_config(run: Path) -> dict:
         raise InputError(f"{path}: damaged ({error})", "restore it, or train again") from None
 
 
+def of_an_earlier_version(run: Path) -> InputError | None:
+    """Why this version cannot go on with a run, where an earlier one made it; else None."""
+    try:
+        found = json.loads((run / "config.json").read_text()).get("format")
+    except (OSError, ValueError, AttributeError):
+        return None
+    if found != FORMER_TRANSLATION:
+        return None
+    return InputError(
+        f"{run}: a run of trainer/eeg2meg.py by an earlier version, which cannot go on",
+        f"give another --run; {run}/best can still be scored (trainer/eval_eeg2meg.py) and "
+        "exported (trainer/convert.py)",
+    )
+
+
 def _masked_config(run: Path) -> dict:
-    """config.json of a run that trains a masked autoencoder; InputError for another task's."""
-    config = read_run_config(run)
-    if (task := config.get("task", {}).get("name", "masked")) != "masked":
+    """`read_run_config` of a run that trained a masked autoencoder; InputError for another task."""
+    found = read_run_config(run)
+    task = found.get("task", {}).get("name", "masked")
+    if task != "masked":
+        command = {"translation": "trainer/eeg2meg.py"}.get(task, f"the task {task}")
         raise InputError(
-            f"{run}: a run of the task {task}, which holds no masked autoencoder",
+            f"{run}: a run of {command}, which holds no masked autoencoder",
             "give a run folder of trainer/pretrain.py or trainer/finetune_vc.py",
         )
-    return config
+    return found
 
 
 def describe(run_config: dict, part: str = "whole") -> dict:
@@ -73,11 +90,18 @@ def describe(run_config: dict, part: str = "whole") -> dict:
 
 
 def run_state_dict(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
-    """(fp32 state dict, run config, checkpoint folder) of a run's last complete checkpoint.
+    """`last_state` of a run that trained a masked autoencoder; InputError for another task."""
+    _masked_config(run)
+    return last_state(run)
+
+
+def last_state(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
+    """(fp32 state dict, run config, checkpoint folder) of a run's last complete checkpoint,
+    whatever its task.
 
     DeepSpeed's files are pickles: only read checkpoints of your own.
     """
-    config = _masked_config(run)
+    config = read_run_config(run)
     tags, passed = find.survey(run)
     gone = lost.lost(run, passed, find.tag_of)
     if not tags and gone:

@@ -76,7 +76,7 @@ class ProbeTask(Task):
             "labels": self.labelled.names,
         }
 
-    def open(self, plan: Plan, ranks: Ranks) -> None:
+    def open(self, plan: Plan, ranks: Ranks, fresh: bool) -> None:
         """The features of all labelled training windows, once: the encoder does not change."""
         self.encoder.to(ranks.device)
         table = self.labelled.tables["train"]
@@ -150,14 +150,15 @@ class ProbeTask(Task):
         """Of the head: the encoder has done its work before the first step."""
         return Cost(6 * self.model.width * len(self.labelled.classes), 1)
 
-    def write_best(self, folder: Path, weights: dict[str, torch.Tensor], plan: Plan) -> None:
+    def write_best(
+        self, folder: Path, weights: dict[str, torch.Tensor], plan: Plan, reached: dict
+    ) -> None:
         """probe.safetensors: the head, and the mean and deviation of the features before it;
         probe.json: which encoder, and the labels in the order of the logits."""
         from safetensors.torch import save_file
 
         standard = {"features.mean": self.mean, "features.std": self.std}
-        plain = {name: value.float().contiguous() for name, value in weights.items()}
-        save_file({**plain, **standard}, folder / "probe.safetensors")
+        save_file({**weights, **standard}, folder / "probe.safetensors")
         about = {"init": self.config.init, **self.fixed()}
         write_atomic(folder / "probe.json", (json.dumps(about, indent=1) + "\n").encode())
 

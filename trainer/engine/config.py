@@ -11,7 +11,7 @@ import argparse
 import difflib
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import ClassVar
 
 from data.errors import InputError
@@ -28,8 +28,14 @@ class RunConfig:
 
     environment: ClassVar[str] = "EEG_"
     """What the fields' names in the environment begin with."""
+    without: ClassVar[tuple[str, ...]] = ()
+    """Fields that are no flags, since this task has no use for them."""
 
     deepspeed_config: str = option("ds_configs/zero2.json", "DeepSpeed JSON")
+    precision: str = option(
+        "json", "json: as the DeepSpeed JSON says; bf16; fp32; auto: as it says on a GPU, fp32 on "
+        "a CPU"
+    )  # fmt: skip
     shards: str = option("shards/pretrain", "folder that data/pack.py wrote")
     shard_url: str | None = option(
         None,
@@ -94,6 +100,11 @@ class RunConfig:
 
         check("schedule", self.schedule in ("cosine", "trapezoid"), "use cosine or trapezoid")
         check("resume", self.resume in ("auto", "never"), "use auto or never")
+        check(
+            "precision",
+            self.precision in ("json", "bf16", "fp32", "auto"),
+            "use json, bf16, fp32 or auto",
+        )
         check("verify", self.verify in ("hash", "size"), "use hash or size")
         for name in ("steps", "save_every", "log_every", "keep_last", "max_skips"):
             check(name, getattr(self, name) >= 1, "it must be at least 1")
@@ -152,11 +163,16 @@ def model_changes(texts: tuple[str, ...]) -> dict:
     return changes
 
 
+def flags_of(kind: type[RunConfig]) -> list[Field]:
+    """The fields of a dataclass of settings that are flags."""
+    return [entry for entry in fields(kind) if entry.name not in kind.without]
+
+
 def add_flags(
     parser: argparse.ArgumentParser, changes: dict | None = None, kind: type = RunConfig
 ) -> None:
     """One flag for each field of the dataclass `kind`, with `changes` to the defaults."""
-    for entry in fields(kind):
+    for entry in flags_of(kind):
         default = (changes or {}).get(entry.name, entry.default)
         extra: dict = {"type": _kind(entry)}
         if _kind(entry) is bool:
@@ -182,7 +198,7 @@ def resolve(arguments: argparse.Namespace, changes: dict | None = None, kind: ty
     """A `kind` (RunConfig) from flags, then environment, then `changes`, then the defaults."""
     values = dict(changes or {})
     _tell_of_misspelt(kind)
-    for entry in fields(kind):
+    for entry in flags_of(kind):
         given = getattr(arguments, entry.name)
         name = kind.environment + entry.name.upper()
         if given is None and name in os.environ:
@@ -195,7 +211,7 @@ def resolve(arguments: argparse.Namespace, changes: dict | None = None, kind: ty
 def _tell_of_misspelt(kind: type) -> None:
     """Say, on the first rank, which variables look like a misspelt setting. They are not refused:
     the prefix is not ours alone."""
-    known = [kind.environment + entry.name.upper() for entry in fields(kind)]
+    known = [kind.environment + entry.name.upper() for entry in flags_of(kind)]
     for name in sorted(set(os.environ) - {*known, "EEG_ATTENTION", "EEG_JOIN_S"}):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if name.startswith(kind.environment) and near and os.environ.get("RANK", "0") == "0":

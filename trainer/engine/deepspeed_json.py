@@ -79,6 +79,16 @@ def read_deepspeed_config(path: str) -> dict:
     return value
 
 
+def with_precision(settings: dict, precision: str, gpu: bool) -> dict:
+    """The settings in this precision: "bf16", "fp32", "json" as they are, "auto" as they are on a
+    GPU and fp32 on a CPU."""
+    bf16 = settings.get("bf16", {})
+    wanted = precision == "bf16"
+    if precision == "json" or (precision == "auto" and gpu) or bf16.get("enabled", False) == wanted:
+        return settings
+    return {**settings, "bf16": {**bf16, "enabled": wanted}}
+
+
 def _read(path: str) -> dict:
     """The JSON's object without its comments."""
 

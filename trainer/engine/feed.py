@@ -19,7 +19,7 @@ from data.batches.batch import Batch, Request
 from data.batches.local import TrainingRequests, WindowDataset, batches_ahead, training_loader
 from data.errors import InputError
 from data.shards.tars import ShardReader
-from trainer.engine.task import Plan
+from trainer.engine.task import Plan, TrainingWindows
 from trainer.ranks.ranks import Ranks, SharedError
 from trainer.ranks.stopping import shielded
 
@@ -27,8 +27,11 @@ FINE, NOT_FINITE, BROKEN = 0, 1, 2
 NAMED = 5  # windows that one message names
 
 
-def training_dataset(plan: Plan) -> WindowDataset:
-    """The training split, prepared by the run's task."""
+def training_dataset(plan: Plan) -> TrainingWindows:
+    """What the task trains on: windows of its own, or the training shards', prepared by it."""
+    own = plan.task.dataset(plan)
+    if own is not None:
+        return own
     return WindowDataset(plan.manifest, plan.manifest.of_split("train"), plan.task.prepare(plan))
 
 
@@ -47,12 +50,12 @@ class Feed:
         self.fetch()
 
     def _batches(self, step: int, requests: Sampler | None):
-        plan, ranks, shards = self.plan, self.ranks, self.dataset.shards
+        plan, ranks = self.plan, self.ranks
         if plan.order is None:
             from data.batches.streamed import ShardStream  # WebDataset is needed for nothing else
 
             return ShardStream(
-                plan.manifest, list(shards), plan.config.shard_url,
+                plan.manifest, list(self.dataset.shards), plan.config.shard_url,
                 seed=plan.config.seed, rank=ranks.rank, world=ranks.world, micro=plan.micro,
                 skip=step * plan.accumulation, prepare=self.dataset.prepare,
             )  # fmt: skip
@@ -62,8 +65,8 @@ class Feed:
             steps=max(0, plan.config.last_step - step),
         )  # fmt: skip
         pin = ranks.device.type == "cuda"
-        workers, window = plan.config.workers, max(s.channels * s.window_samples for s in shards)
-        ahead = batches_ahead(workers, 2 * plan.micro * window)
+        workers = plan.config.workers
+        ahead = batches_ahead(workers, plan.micro * self.dataset.window_bytes)
         return training_loader(_ErrorsAsItems(self.dataset), requests, workers, pin, ahead)
 
     def fetch(self) -> None:
@@ -157,7 +160,7 @@ class _ErrorsAsItems(Dataset):
     """A loader raises a worker's error with the worker's traceback as its text; this hands it on
     as it is."""
 
-    def __init__(self, dataset: WindowDataset):
+    def __init__(self, dataset: TrainingWindows):
         self.dataset = dataset
 
     def __getitem__(self, request: Request) -> list[Batch] | InputError:

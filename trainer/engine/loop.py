@@ -89,6 +89,12 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     if validation and step == 0:
         watch.at(0, "validation")
         validate()
+
+    def ended() -> bool:
+        return step >= config.last_step or best.settled
+
+    if ended():
+        say(f"finished already: step {step} of {config.steps}")
     skips = Skips(config.max_skips, log, say)
     spikes = Spikes(config.spike, log, say)
     timed_from, timed_steps = time.perf_counter(), 0
@@ -98,7 +104,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     _, trouble = stopping.agree(feed.trouble)
     if trouble == BROKEN:
         feed.stop_all()
-    while step < config.last_step and not best.settled:
+    while not ended():
         lr = config.peak_lr * lr_factor(applied, config)
         set_lr(optimizer, lr)
         at = Progress(step, applied, config.steps, config.seed)
@@ -156,12 +162,10 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
         watch.at(step, "the log and validation")
         if validation and (step % config.eval_every == 0 or step == config.last_step):
             validate()
-        if validation and config.figure_every and (
-            step % config.figure_every == 0 or step == config.last_step
-        ):  # fmt: skip
+        if validation and config.figure_every and (step % config.figure_every == 0 or ended()):
             for name, figure in task.figures(engine.module, plan, ranks).items():
                 log.figure(name, step, figure)
-        if step % config.save_every == 0 or step == config.last_step or asked or best.settled:
+        if step % config.save_every == 0 or ended() or asked:
             state = {"step": step, "applied": applied, "skipped": skipped}
             if best.state:
                 state["best"] = best.state
@@ -184,7 +188,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     log.close()
     if trouble == BROKEN:
         feed.stop_all()
-    return "" if step >= config.last_step or best.settled else str(asked)
+    return "" if ended() else str(asked)
 
 
 def _silent(text: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from data.batches.local import WindowDataset
 from data.batches.order import TrainingOrder, batch_sizes
 from data.errors import InputError
@@ -19,22 +21,24 @@ from data.subjects.reserved import (
 from data.subjects.trained_on import record_of, subjects_of, union_of_records
 from trainer.checkpoints.weights import read_description, read_run_config
 from trainer.engine.config import RunConfig
-from trainer.engine.deepspeed_json import read_deepspeed_config
+from trainer.engine.deepspeed_json import read_deepspeed_config, with_precision
 from trainer.engine.task import Plan, Task
 from trainer.ranks.ranks import Ranks, together
 
 
 def make_plan(config: RunConfig, task: Task, world: int) -> Plan:
     """Check settings, shards and task against each other; InputError says what does not fit."""
-    deepspeed = read_deepspeed_config(config.deepspeed_config)
+    deepspeed = with_precision(
+        read_deepspeed_config(config.deepspeed_config), config.precision, torch.cuda.is_available()
+    )
     config = with_recorded_batch(config, world)
     manifest = read_manifest(config.shards)
-    refuse_reserved(manifest)
+    task.check(manifest, config.shards)
+    refuse_reserved(manifest, recordings=task.recordings(manifest))
     reservation = find_reservation(config.reserve) if config.reserve else None
     if reservation:
-        refuse_reserved(manifest, reservation)
-    task.check(manifest, config.shards)
-    training = manifest.of_split("train")
+        refuse_reserved(manifest, reservation, task.recordings(manifest))
+    training = task.training(manifest)
     if not training:
         raise InputError(f"{config.shards}: no training windows", "pack more subjects")
     micro, accumulation, global_batch = batch_sizes(
@@ -75,7 +79,7 @@ def make_plan(config: RunConfig, task: Task, world: int) -> Plan:
         order=order,
         flops_per_sample=sum(count * cost.flops for count, cost in costs) / windows,
         tokens_per_sample=sum(count * cost.tokens for count, cost in costs) / windows,
-        trained_on=union_of_records(record_of(manifest), inherited),
+        trained_on=union_of_records(record_of(manifest, task.recordings(manifest)), inherited),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 from data.errors import InputError
@@ -41,10 +42,9 @@ def compare(
     applied: the steps that the run has applied, at which its learning rate is compared; ranks: how
     many there were, and are; kind: the class of the task's settings.
     """
-    if (before := _task_of(old)) != (now := _task_of(new)):
-        which = f"another task: {before}, now {now}"
-        return [(which, "the command that began this run")], []
-    refused = _other_task(old, new)
+    if other := _other_task(_task_of(old), _task_of(new)):
+        return other, []
+    refused = _fixed_by_task(old, new)
     others = FIXED
     if ranks[0] != ranks[1] and not new["run"]["elastic"]:
         refused.append(_other_ranks(old, new, ranks))
@@ -54,7 +54,9 @@ def compare(
             refused += _explained(name, old, new, ranks)
     refused += _other_groups(old["run"], new["run"])
     told = []
-    for name, before, now in changes(old["run"], new["run"]):
+    # Settings that an earlier version did not have were what is now their default.
+    defaults = {entry.name: entry.default for entry in fields(kind)}
+    for name, before, now in changes(defaults | old["run"], new["run"]):
         if name not in SAID_ELSEWHERE:
             why = " (not read: the run goes on from its checkpoint)" if name == "init" else ""
             told.append(f"--{name} was {before}, is now {now}{why}")
@@ -62,7 +64,7 @@ def compare(
         for name, before, now in changes(flat(section, old), flat(section, new)):
             key = name.removeprefix("deepspeed.")
             if key in FIXED_DEEPSPEED:
-                refused.append(other_in_json(key, before, now, old["run"].get("deepspeed_config")))
+                refused.append(_other_deepspeed(key, before, now, old["run"], new["run"]))
             elif not name.endswith(IN_DEEPSPEED):
                 told.append(f"{name} was {before}, is now {now}")
     if told and not refused and (change := _learning_rate(old["run"], new["run"], applied, kind)):
@@ -75,16 +77,32 @@ def _task_of(config: dict) -> str:
     return config.get("task", {}).get("name", "masked")
 
 
-def _other_task(old: dict, new: dict) -> list[Refusal]:
-    """What a task fixes (`Task.fixed`) and is another now."""
-    before, now = old.get("task", {}), new.get("task", {})
-    run = old["run"]
-    words = f"--init {run.get('init')} --shards {run.get('shards')}, both as they were"
+def _other_task(before: str, now: str) -> list[Refusal]:
+    if before == now:
+        return []
+    return [(f"another task: {before}, now {now}", "the command that began this run")]
+
+
+def _fixed_by_task(old: dict, new: dict) -> list[Refusal]:
+    """What the task fixes (`Task.fixed`) and is another now."""
+    before, now, run = old.get("task", {}), new.get("task", {}), old["run"]
     return [
-        (f"another {key}: {before.get(key)}, now {now.get(key)}", words)
+        (
+            f"another {key}: {before.get(key)}, now {now.get(key)}",
+            _as_words(key, run[key])
+            if key in run
+            else f"--init {run.get('init')} --shards {run.get('shards')}, both as they were",
+        )
         for key in _unequal(before, now)
         if key != "name"
     ]
+
+
+def _as_words(name: str, value) -> str:
+    """What to type for a setting to have this value."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"no --{name}" if value is None else f"--{name} {value}"
 
 
 def _batch(config: dict, ranks: int) -> str:
@@ -116,7 +134,7 @@ def _explained(name: str, old: dict, new: dict, ranks: tuple[int, int]) -> list[
         return [(f"another run_length: {before}, now {now}{why}", f"--run_length {before}")]
     if name == "model":
         found = [_other_model(key, before, now) for key in _unequal(before, now)]
-        if before["preset"] != now["preset"]:  # most fields differ
+        if before.get("preset") != now.get("preset"):  # most fields differ
             found = [_other_model("preset", before, now)]
         init, other = old["run"].get("init"), new["run"].get("init")
         if init and init != other:  # fine-tuning takes its model from there
@@ -159,11 +177,15 @@ def _as_flag(key: str, value) -> str:
     return f"--model {shlex.quote(f'{key}={text}')}"
 
 
-def other_in_json(key: str, before, now, path: str | None) -> Refusal:
-    """Another value in the DeepSpeed JSON, which was at `path`."""
+def _other_deepspeed(key: str, before, now, old: dict, new: dict) -> Refusal:
+    """Another value of the DeepSpeed settings; `old`, `new`: the runs' own."""
+    if key == "bf16.enabled" and {old.get("precision"), new["precision"]} - {"json", None}:
+        names = {True: "bf16"}
+        before, now = names.get(before, "fp32"), names.get(now, "fp32")
+        return f"another precision: {before}, now {now}", f"--precision {before}"
     return (
         f"another {key} in the DeepSpeed JSON: {before}, now {now}",
-        f"a DeepSpeed JSON that says so, as {path} did",
+        f"a DeepSpeed JSON that says so, as {old.get('deepspeed_config')} did",
     )
 
 
@@ -175,6 +197,12 @@ def refusal(run: Path, refused: list[Refusal]) -> InputError:
         f"{run} cannot go on as another experiment:{lines}",
         f"to go on with it give: {words}. For a new run give another --run",
     )
+
+
+def check_task(run: Path, old: dict, name: str) -> None:
+    """InputError where the run of `old` is one of another task than that of this name."""
+    if other := _other_task(_task_of(old), name):
+        raise refusal(run, other)
 
 
 def check_resume(

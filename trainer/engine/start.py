@@ -16,7 +16,7 @@ from trainer.engine.agreement import check_agreement
 from trainer.engine.config import RunConfig
 from trainer.engine.loop import train
 from trainer.engine.plan import make_plan, verify_shards
-from trainer.engine.resume import check_resume
+from trainer.engine.resume import check_resume, check_task
 from trainer.engine.task import Plan, Task
 from trainer.ranks.ranks import Ranks, broadcast_object, check_hostfile, start_ranks, together
 from trainer.ranks.stopping import ORPHANED
@@ -66,6 +66,7 @@ def prepare(task: Task, config: RunConfig) -> Start:
     check_hostfile()
     ranks = start_ranks(config.timeout_s)
     check_agreement(config, ranks)
+    config = task.ready(config, ranks)
     with together(ranks):
         plan = make_plan(config, task, ranks.world)
     first_sha256 = broadcast_object(plan.manifest.sha256, ranks)
@@ -77,7 +78,8 @@ def prepare(task: Task, config: RunConfig) -> Start:
             )
     verify_shards(plan, ranks)
     found = _find_start(plan, ranks)
-    task.open(plan, ranks)
+    task.open(plan, ranks, found is None)
+    _open_run(plan, ranks, found)
     with together(ranks):
         model = task.build_model(plan, found is None, _say if ranks.first else _silent)
     with together(ranks):
@@ -88,7 +90,7 @@ def prepare(task: Task, config: RunConfig) -> Start:
 
 
 def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
-    """The checkpoint to go on from, if any; a new run's folder gets its files."""
+    """The checkpoint to go on from, if any; the run's folder is locked from here on."""
     with together(ranks):
         if ranks.first:
             run_folder.take(plan.run)
@@ -102,7 +104,13 @@ def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
                 plan.run, found and find.step_of(found[0]), passed, find.tag_of,
                 resume=plan.config.resume, restart_lost=plan.config.restart_lost,
             )  # fmt: skip
-    found = found if broadcast_object(goes_on, ranks) else None
+            if goes_on:
+                check_task(plan.run, read_run_config(plan.run), plan.task.name)
+    return found if broadcast_object(goes_on, ranks) else None
+
+
+def _open_run(plan: Plan, ranks: Ranks, found: tuple[str, dict] | None) -> None:
+    """Refuse to go on as another experiment; a new run's folder gets its files."""
     with together(ranks):
         if ranks.first and found:
             old, new = read_run_config(plan.run), with_provenance(plan.run, plan.as_dict())
@@ -112,7 +120,6 @@ def _find_start(plan: Plan, ranks: Ranks) -> tuple[str, dict] | None:
             lost.record(plan.run, [])
         if ranks.first:
             run_folder.mark_begin(plan.run)
-    return found
 
 
 def _say(line: str) -> None:
@@ -131,7 +138,7 @@ def _checkpoint_bytes(plan: Plan, model: nn.Module) -> int:
 def _announce(plan: Plan, model: nn.Module, found: tuple[str, dict] | None, ranks: Ranks) -> None:
     if not ranks.first:
         return
-    shards = plan.manifest.of_split("train")
+    shards = plan.task.training(plan.manifest)
     windows = sum(shard.samples for shard in shards)
     montages = len({shard.montage for shard in shards})
     datasets = ", ".join(sorted({shard.dataset for shard in shards}))

@@ -8,7 +8,7 @@ with a Task and one command that calls `trainer.engine.start.run_task` (docs/ext
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import nn
 
-from data.batches.batch import Batch, Prepare
-from data.batches.order import TrainingOrder
-from data.shards.manifest import Manifest
+from data.batches.batch import Batch, Prepare, Request
+from data.batches.order import Block, TrainingOrder
+from data.shards.manifest import Manifest, ShardEntry
 from model.losses import LossTerms
 from trainer.engine.config import RunConfig
 from trainer.engine.optim import parameter_groups
@@ -52,6 +52,23 @@ class Cost:
 class Validate(Protocol):
     def __call__(self, engine: nn.Module) -> dict[str, float]:
         """Values of the held-out windows; every rank calls it."""
+
+
+class TrainingWindows(Protocol):
+    """What turns requests into batches, in a loader's worker: `WindowDataset`, or a task's own."""
+
+    shards: Sequence[ShardEntry]
+    """Those that are read."""
+    dataset_names: list[str]
+    """What `Batch.dataset` numbers."""
+    window_bytes: int
+    """Of the largest window in a batch."""
+
+    def __getitem__(self, request: Request) -> list[Batch]:
+        """One batch for each montage and length; with `finite`."""
+
+    def name(self, window: int) -> tuple[ShardEntry, str]:
+        """Where a window lies: its shard and its key there."""
 
 
 class Task(ABC):
@@ -91,8 +108,25 @@ class Task(ABC):
 
     # ---- and these where the default does not do -------------------------------------------------
 
-    def open(self, plan: Plan, ranks: Ranks) -> None:
-        """What ranks compute together before the model is made; every rank calls it."""
+    def ready(self, config: RunConfig, ranks: Ranks) -> RunConfig:
+        """The settings, with what must be made before shards are read; every rank calls it."""
+        return config
+
+    def recordings(self, manifest: Manifest) -> Sequence[dict]:
+        """The manifest's entries, each with the `split` that it belongs to in this task."""
+        return manifest.recordings
+
+    def training(self, manifest: Manifest) -> Sequence[ShardEntry | Block]:
+        """What an epoch is made of, in the order in which its windows are numbered."""
+        return manifest.of_split("train")
+
+    def held_out(self, manifest: Manifest) -> Sequence[ShardEntry]:
+        """The shards that validation reads; without any there is none."""
+        return manifest.of_split("val")
+
+    def open(self, plan: Plan, ranks: Ranks, fresh: bool) -> None:
+        """What the ranks compute or read together before the model is made; every rank calls it.
+        Not `fresh`: the run goes on, and what it computed then is in its config.json."""
         return None
 
     def fixed(self) -> dict:
@@ -101,6 +135,10 @@ class Task(ABC):
 
     def prepare(self, plan: Plan) -> Prepare | None:
         """What the loader's workers do to each training batch."""
+        return None
+
+    def dataset(self, plan: Plan) -> TrainingWindows | None:
+        """The windows of `training`, by their numbers; None: those of the training shards."""
         return None
 
     def parameter_groups(self, model: nn.Module, plan: Plan) -> list[dict]:
@@ -123,13 +161,16 @@ class Task(ABC):
         """The loss on a fixed batch, kept in the checkpoint: what a converted model must give."""
         return None
 
-    def write_best(self, folder: Path, weights: dict[str, torch.Tensor], plan: Plan) -> None:
-        """Write the weights of the lowest `criterion` (on the CPU, as the model's state dict) into
-        an empty folder; only the first rank calls it."""
+    def write_best(
+        self, folder: Path, weights: dict[str, torch.Tensor], plan: Plan, reached: dict
+    ) -> None:
+        """Write the weights of the lowest `criterion` (fp32 on the CPU, as the model's state dict)
+        into an empty folder; only the first rank calls it. reached: "step", and the values of that
+        validation."""
         raise NotImplementedError(f"{self.name} has a criterion and no write_best")
 
     def summary(self, model: nn.Module, plan: Plan) -> str:
-        """The model in a line, printed before the first step."""
+        """The model in a line, printed before the first step; more lines may follow."""
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         return f"{self.name}: {millions:.2f} M parameters"
 

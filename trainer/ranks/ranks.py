@@ -100,6 +100,19 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; InputError if there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name}: {reason}", "use auto, cpu or cuda") from None
+    return device
+
+
 FIRST_RANK_S = 10.0
 """Before there is a group, nearly every mistake is found by all ranks. Others leave it to their
 node's first rank, whose end makes the launcher end them, and speak only if that did not happen."""

@@ -1,2 +1,2 @@
-"""EEG to MEG on paired shards: splits, batches, baselines, training through transformers' Trainer,
-scores and reports. `trainer/eeg2meg.py` and `trainer/eval_eeg2meg.py` are the commands."""
+"""EEG to MEG on paired shards, as a task of the loop: ridge start, validation, baselines, scores,
+reports. `trainer/eeg2meg.py` and `trainer/eval_eeg2meg.py` are the commands."""

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from data.batches.pairs import require_pairs
@@ -18,22 +16,23 @@ from data.errors import InputError
 from data.files import write_atomic
 from data.shards.manifest import Manifest, read_manifest
 from data.subjects.digests import find_twins
+from data.subjects.holdout import Part, Split, make_split
 from data.subjects.trained_on import describe_twins, known_among, people_of, subjects_of
 from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
 from trainer.checkpoints import lost
 from trainer.checkpoints.run_folder import versions
+from trainer.ranks.ranks import choose_device
 from trainer.reports.tables import headline_lines
 from trainer.scoring.scores import usable_bands
 from trainer.translation import baselines as base
 from trainer.translation.common import find_common
 from trainer.translation.evaluation import Found, evaluate, model_methods
-from trainer.translation.keeping import DESCRIPTION, best_step
-from trainer.translation.pieces import Collate, Pieces
+from trainer.translation.export import best_step, read_translator
+from trainer.translation.fit import MEG_TYPES, TIME_FOLDS, montages_of, open_pieces
+from trainer.translation.pieces import Pieces
 from trainer.translation.report import markdown, save_figures, short_table
 from trainer.translation.ridge import group_moments
 from trainer.translation.scores import best_baseline, difference, summarise
-from trainer.translation.splits import Part, Split, make_split
-from trainer.translation.start import MEG_TYPES, TIME_FOLDS, montages_of, open_pieces
 
 DEFAULT_PIECE = 256
 SHIFTED = "shifted EEG"
@@ -44,50 +43,37 @@ class Loaded:
     model: BrainformerForEEG2MEG
     processor: BrainformerProcessor
     description: dict
-    folder: Path
 
 
 def load(path: Path, device: torch.device) -> Loaded:
     """A run folder's best weights, or any folder that `save_pretrained` wrote."""
-    folder = path / "best" if (path / "best").is_dir() else path
-    if not (folder / "model.safetensors").is_file():
-        raise InputError(
-            f"--model {path}: no model.safetensors in it", "give a run folder of trainer/eeg2meg.py"
-        )
-    transformers.logging.disable_progress_bar()
-    try:
-        model, told = BrainformerForEEG2MEG.from_pretrained(folder, output_loading_info=True)
-        if missing := sorted([*told["missing_keys"], *told["unexpected_keys"]]):
-            raise ValueError(f"{missing[0]} and {len(missing) - 1} more weights do not fit")
-        processor = BrainformerProcessor.from_pretrained(folder)
-        text = folder / DESCRIPTION
-        description = json.loads(text.read_text()) if text.is_file() else {}
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"--model {path}: {error}", "train or convert it again") from None
-    if (step := best_step(path)) is not None:
+    model, processor, description, folder = read_translator(path)
+    if (step := best_step(description)) is not None and folder != path:
         # The best by validation, not the last; a run may also have gone on since it was scored.
         reached = lost.reached(path)
         print(f"{folder}: weights of step {step}; the run has reached step {reached}", flush=True)
-    return Loaded(model.eval().to(device), processor, description, folder)
+    return Loaded(model.eval().to(device), processor, description)
 
 
 def assess(arguments: argparse.Namespace) -> int:
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    loaded = load(arguments.model, device)
-    manifest = read_manifest(arguments.data)
+    device = choose_device(arguments.device)
+    loaded = load(arguments.run, device)
+    manifest = read_manifest(arguments.shards)
     require_pairs(manifest)
     told = loaded.description
-    rule = arguments.split or told.get("split", {}).get("rule")
+    rule = arguments.holdout or told.get("split", {}).get("rule")
     if rule is None:
-        raise InputError("--split is missing: the model does not say how it was split", "give one")
+        raise InputError(
+            "--holdout is missing: the model does not say who was left out", "give one"
+        )
     split = make_split(rule, manifest.recordings)
     length = told.get("run", {}).get("sequence_length", DEFAULT_PIECE)
     test = open_pieces(manifest, split.test, length, "test")
     train = open_pieces(manifest, (*split.train, *split.validation), length, "training")
-    collate, scales = Collate(loaded.processor), loaded.processor.scales
+    scales = loaded.processor.scales
     check_types(test)
 
-    methods, notes = model_methods(loaded.model, collate)
+    methods, notes = model_methods(loaded.model, loaded.processor)
     print(f"fitting baselines to {len(train)} pieces", flush=True)
     common = find_common(montages_of(train), scales)
     moments, sums = moments_and_sum(train, common, arguments.lags)
@@ -107,7 +93,7 @@ def assess(arguments: argparse.Namespace) -> int:
     profile = manifest.profile
     bands, dropped = usable_bands(test.sfreq_hz, length, profile["l_freq_hz"], profile["h_freq_hz"])
     found = evaluate(
-        test, order, "model", scales, linear.mean, bands, arguments.limit,
+        test, order, "model", scales, linear.mean, bands, arguments.windows_per_recording,
         lambda total: tqdm(total=total, desc="scoring", unit="piece", mininterval=5),
     )  # fmt: skip
     report = make_report(arguments, loaded, manifest, split, found, notes, left_out, bands, dropped)
@@ -207,13 +193,13 @@ def make_report(
                 rows[name]["model_minus_this"] = gap
         tables[kind] = rows
     return {
-        "model_path": str(arguments.model),
-        "data": {"folder": str(arguments.data), "sha256": manifest.sha256},
+        "model_path": str(arguments.run),
+        "data": {"folder": str(arguments.shards), "sha256": manifest.sha256},
         "split": split.as_dict(),
         "tested": tested,
         "subjects": sorted({part.group for part in split.test}),
         "warnings": warn(told, manifest, split, tested, loaded.model.config),
-        "limit": arguments.limit,
+        "windows_per_recording": arguments.windows_per_recording,
         "pieces": {name: int(one.sums.count[0]) for name, one in found.scores["model"].items()},
         "sfreq_hz": manifest.profile["sfreq_hz"],
         "bands_hz": {name: list(edges) for name, edges in bands.items()},

@@ -17,10 +17,10 @@ from data.batches.pairs import PairedMontage
 from data.errors import InputError
 from data.simulate.eeg_meg import World, head
 from data.simulate.oracle import oracle_of
+from data.spacing import evenly
 from trainer.translation.common import Common
 from trainer.translation.pieces import Piece, Pieces
 from trainer.translation.ridge import Linear, Moments, fit_ridge, reduced_rank
-from trainer.translation.validate import spread
 
 Method = Callable[[Piece], np.ndarray]
 MINIMUM_NORM_PENALTIES = tuple(float(x) for x in np.logspace(-4, 1, 11))
@@ -133,7 +133,7 @@ def minimum_norm(
             )
         return _scaled_leadfields(rows, piece.montage, scales)
 
-    chosen = [train[trained[number]] for number in spread(len(trained), MINIMUM_NORM_PIECES)]
+    chosen = [train[trained[number]] for number in evenly(len(trained), MINIMUM_NORM_PIECES)]
     errors = np.zeros(len(MINIMUM_NORM_PENALTIES))
     for piece in chosen:
         eeg_field, meg_field = leadfields(piece)

@@ -1,4 +1,5 @@
-"""Run every method over the test recordings and sum what they are worth."""
+"""What translations are worth: the model's on the validation groups while it trains, and every
+method's on the test recordings, by the same sums."""
 
 from __future__ import annotations
 
@@ -8,16 +9,98 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
+from data.batches.batch import Batch, Request
 from data.errors import InputError
-from model.brainformer import BrainformerForEEG2MEG
+from data.spacing import evenly
+from model.brainformer import BrainformerForEEG2MEG, BrainformerProcessor
+from trainer.ranks.ranks import Ranks, together
 from trainer.scoring.scores import band_pass
 from trainer.translation.baselines import Method
-from trainer.translation.pieces import Collate, Piece, Pieces
-from trainer.translation.scores import RecordingScores, SensorSums
-from trainer.translation.validate import spread
+from trainer.translation.pieces import (
+    Piece,
+    PieceBatches,
+    Pieces,
+    arguments_of,
+    model_arguments,
+)
+from trainer.translation.scores import RecordingScores, SensorSums, nmse_by_type
 
 FEWEST_TRIALS = 2
+
+
+class Validation:
+    """A fixed set of the validation groups' windows, shared out over the ranks and read once.
+    InputError on all ranks where one of them cannot be read or is not finite."""
+
+    def __init__(self, windows: PieceBatches, count: int, micro: int, ranks: Ranks):
+        self.windows, self.ranks = windows, ranks
+        numbers = evenly(len(windows), count)
+        self.rows, self.types = sensor_rows(windows.pieces, numbers.tolist())
+        mine = numbers[ranks.rank :: ranks.world]
+        # Every rank calls the model equally often, since ZeRO 3 gathers weights in each call: one
+        # whose windows have run out repeats what counts nothing.
+        calls = -(-len(numbers) // (ranks.world * micro))
+        parts = [mine[call * micro : (call + 1) * micro] for call in range(calls)]
+        self.counts = [len(part) > 0 for part in parts]
+        with together(ranks):
+            self.batches = [self._read(part if len(part) else numbers[:1]) for part in parts]
+
+    def _read(self, numbers: np.ndarray) -> Batch:
+        (batch,) = self.windows[Request(numbers, numbers)]
+        for window in batch.window[~batch.finite].tolist():
+            shard, key = self.windows.name(window)
+            raise InputError(
+                f"{shard.file}: {key}: a value of this validation window is not finite",
+                "pack this recording again, or leave it out with another --holdout",
+            )
+        return batch
+
+    @torch.no_grad()
+    def __call__(self, engine: torch.nn.Module) -> dict[str, float]:
+        """`loss`; `error`: squared error over power, mean over sensor types; `r_mag`, `r_grad`:
+        median over sensors. The same numbers on every rank."""
+        sums, losses = SensorSums(len(self.rows)), np.zeros(2)
+        was_training = engine.training
+        engine.eval()
+        for read, counts in zip(self.batches, self.counts, strict=True):
+            batch = read.to(self.ranks.device)
+            found = engine(**model_arguments(batch))
+            if not counts:
+                continue
+            losses += float(found.loss) * len(batch), len(batch)
+            truth, predicted = batch.targets["labels"].cpu().numpy(), found.prediction.cpu().numpy()
+            for row, window in enumerate(batch.window.tolist()):
+                at = [self.rows[name] for name in self._montage(window).meg_names]
+                sums.add(truth[row, : len(at)], predicted[row, : len(at)], rows=at)
+        engine.train(was_training)
+        packed = np.concatenate([sums.sums.ravel(), sums.count, losses])
+        total = torch.from_numpy(packed).to(self.ranks.device)
+        dist.all_reduce(total)
+        total = total.cpu().numpy()
+        size = 6 * len(self.rows)
+        sums.sums, sums.count = total[:size].reshape(6, -1), total[size:-2]
+        _, _, xx, yy, xy, _ = sums.sums
+        r, kinds = sums.scores()["r"], np.asarray(self.types)
+        return {
+            "loss": float(total[-2] / total[-1]),
+            "error": nmse_by_type((xx - 2 * xy + yy).clip(min=0), xx, self.types),
+            **{f"r_{kind}": float(np.nanmedian(r[kinds == kind])) for kind in sorted(set(kinds))},
+        }
+
+    def _montage(self, window: int):
+        pieces = self.windows.pieces
+        return pieces.windows.montage(pieces.index[window][0])
+
+
+def sensor_rows(pieces: Pieces, numbers: Sequence[int]) -> tuple[dict[str, int], list[str]]:
+    """({MEG name: row}, type of each row) over the montages of these pieces."""
+    types: dict[str, str] = {}
+    for number in numbers:
+        montage = pieces.windows.montage(pieces.index[number][0])
+        types.update(zip(montage.meg_names, montage.meg_types, strict=True))
+    return {name: row for row, name in enumerate(types)}, list(types.values())
 
 
 @dataclass
@@ -58,18 +141,20 @@ class Found:
     montages: dict
 
 
-def model_methods(model: BrainformerForEEG2MEG, collate: Collate) -> tuple[dict, dict]:
+def model_methods(
+    model: BrainformerForEEG2MEG, processor: BrainformerProcessor
+) -> tuple[dict, dict]:
     """The model, and the model without one of its parts: (methods, what they are)."""
-    methods = {"model": predictor(model, collate)}
+    methods = {"model": predictor(model, processor)}
     notes = {"model": "Brainformer, as trained"}
     if model.skip is not None:
         without = copy.deepcopy(model)
         without.skip = without.states = None
-        methods["no linear map"] = predictor(without, collate)
+        methods["no linear map"] = predictor(without, processor)
         notes["no linear map"] = "the model with its linear map taken out, not trained anew"
         alone = copy.deepcopy(model)
         silence(alone.heads)
-        methods["no attention"] = predictor(alone, collate)
+        methods["no attention"] = predictor(alone, processor)
         notes["no attention"] = "the model with the attention's output at zero"
     return methods, notes
 
@@ -83,12 +168,13 @@ def silence(heads: torch.nn.Module) -> None:
             getattr(heads, name).bias.zero_()
 
 
-def predictor(model: BrainformerForEEG2MEG, collate: Collate) -> Method:
+def predictor(model: BrainformerForEEG2MEG, processor: BrainformerProcessor) -> Method:
     @torch.no_grad()
     def method(piece: Piece) -> np.ndarray:
-        batch = {name: value.to(model.device) for name, value in collate([piece]).items()}
-        batch.pop("labels")
-        return model.eval()(**batch).prediction[0].cpu().numpy()
+        found = arguments_of([piece], processor)
+        found.pop("labels")
+        arguments = {name: value.to(model.device) for name, value in found.items()}
+        return model.eval()(**arguments).prediction[0].cpu().numpy()
 
     return method
 
@@ -100,7 +186,7 @@ def chosen_pieces(pieces: Pieces, limit: int) -> dict[str, list[int]]:
         found.setdefault(pieces.recording(number), []).append(number)
     if not limit:
         return found
-    return {name: [every[at] for at in spread(len(every), limit)] for name, every in found.items()}
+    return {name: [every[at] for at in evenly(len(every), limit)] for name, every in found.items()}
 
 
 def evaluate(

@@ -1,24 +1,26 @@
-"""Paired windows cut to one length, the order they are trained in, and the batches made of them.
+"""Paired windows cut to one length, and the batches made of them.
 
-The order is a pure function of (seed, pass, ranks): every sample is seen once in each pass over the
-data, whatever the number of ranks, and a step's samples are the same on one rank as on many.
-transformers would shard an iterable again, and would repeat samples to fill a last batch; here a
-batch that crosses the end of a pass goes on with the next.
+A piece is what the model sees at once: `sequence_length` samples of a window. Pieces are numbered
+in the order of their shards, by which the loop's training order names them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import torch
 
+from data.batches.batch import Batch, Request
+from data.batches.order import Block
 from data.batches.pairs import PairedMontage, PairedWindow, PairedWindows
 from data.errors import InputError
+from data.shards.manifest import ShardEntry
+from data.subjects.holdout import Part
 from model.brainformer import BrainformerProcessor
-from trainer.translation.splits import Part
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Piece:
     label: int | str | None
     """Of the event that the window was cut at, for a window's first piece."""
 
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.eeg).all() and np.isfinite(self.meg).all())
+
 
 class Pieces(torch.utils.data.Dataset):
     """`sequence_length` samples at a time from the windows of some parts of recordings.
@@ -49,13 +55,7 @@ class Pieces(torch.utils.data.Dataset):
         self.windows, self.sequence_length = windows, sequence_length
         self.groups = {part.recording: part.group for part in parts}
         self.sfreq_hz = windows.sfreq_hz
-        first = windows[0]
-        length = first.eeg.shape[1]
-        if first.meg.shape[1] != length:
-            raise InputError(
-                f"{first.recording}: {length} samples of EEG, {first.meg.shape[1]} of MEG",
-                "a pair must have equal lengths: pack this recording again",
-            )
+        length = windows[0].eeg.shape[1]
         if length < sequence_length:
             raise InputError(
                 f"--sequence_length {sequence_length}: the windows hold {length} samples "
@@ -68,9 +68,9 @@ class Pieces(torch.utils.data.Dataset):
             self.index = self._in_parts(parts, length)
         if not self.index:
             raise InputError(
-                f"no {name} pieces of {sequence_length} samples in "
+                f"no {name} windows of {sequence_length} samples in "
                 f"{', '.join(sorted(self.groups))}",
-                "use a shorter --sequence_length, or another --split",
+                "use a shorter --sequence_length, or another --holdout",
             )
 
     def _in_parts(self, parts: Sequence[Part], length: int) -> list[tuple[int, int]]:
@@ -113,62 +113,114 @@ class Pieces(torch.utils.data.Dataset):
             window.onset_s + start / self.sfreq_hz, window.label if start == 0 else None,
         )  # fmt: skip
 
+    def finite(self, numbers: Sequence[int]) -> Iterator[tuple[int, Piece]]:
+        """Those of these pieces, with their numbers, whose every value is finite."""
+        for number in numbers:
+            piece = self[number]
+            if piece.finite:
+                yield number, piece
 
-class Collate:
-    """Pieces -> the model's arguments. Pickles, so that loader processes can use it."""
+    def shard(self, number: int) -> ShardEntry:
+        """The shard that piece `number` lies in."""
+        return self.windows.shard(self.index[number][0])
 
-    def __init__(self, processor: BrainformerProcessor):
-        self.processor = processor
+    @cached_property
+    def shards(self) -> list[ShardEntry]:
+        """Those that hold the pieces, in their order."""
+        return list(dict.fromkeys(map(self.shard, range(len(self)))))
 
-    def __call__(self, pieces: Sequence[Piece]) -> dict[str, torch.Tensor]:
-        montages = [piece.montage for piece in pieces]
-        return dict(
-            self.processor(
-                [piece.eeg for piece in pieces],
-                [montage.eeg_positions_m for montage in montages],
-                [montage.meg_positions_m for montage in montages],
-                [montage.meg_orientations for montage in montages],
-                [montage.meg_types for montage in montages],
-                meg=[piece.meg for piece in pieces],
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The pieces as the training order takes them: those of one shard after the other."""
+        return tuple(
+            Block(
+                sum(1 for _ in same), shard.dataset, shard.montage, shard.channels,
+                self.sequence_length,
             )
+            for shard, same in groupby(map(self.shard, range(len(self))))
+        )  # fmt: skip
+
+
+def arguments_of(pieces: Sequence[Piece], processor: BrainformerProcessor) -> dict:
+    """The model's arguments for these pieces; padded, with masks, where their montages differ."""
+    montages = [piece.montage for piece in pieces]
+    return dict(
+        processor(
+            [piece.eeg for piece in pieces],
+            [montage.eeg_positions_m for montage in montages],
+            [montage.meg_positions_m for montage in montages],
+            [montage.meg_orientations for montage in montages],
+            [montage.meg_types for montage in montages],
+            meg=[piece.meg for piece in pieces],
         )
+    )
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """Which samples this rank reads in each micro-batch of the run; a batch sampler.
+class PieceBatches(torch.utils.data.Dataset):
+    """Requests -> batches in the processor's units, as the loop trains on (`TrainingWindows`).
 
-    samples: of the data set; micro: samples of a micro-batch; steps: of the run; accumulation:
-    micro-batches of a step on each rank.
+    Always one batch: recordings of unlike montages are padded to one, so that all ranks call the
+    model equally often. MEG and its sensors are `targets`; of pieces that are not finite what is
+    not counts as zero, and `finite` says which they are.
     """
 
-    samples: int
-    micro: int
-    accumulation: int
-    rank: int
-    world: int
-    steps: int
-    seed: int
-
-    @property
-    def global_batch(self) -> int:
-        return self.micro * self.accumulation * self.world
+    def __init__(self, pieces: Pieces, processor: BrainformerProcessor):
+        self.pieces, self.processor = pieces, processor
+        self.shards = pieces.shards
+        self.dataset_names = sorted({shard.dataset for shard in self.shards})
 
     def __len__(self) -> int:
-        return self.steps * self.accumulation
+        return len(self.pieces)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for number in range(len(self)):
-            first = (number * self.world + self.rank) * self.micro
-            yield [self.sample_at(place) for place in range(first, first + self.micro)]
+    @property
+    def window_bytes(self) -> int:
+        """Of the largest piece in a batch, EEG and MEG in float32."""
+        channels = max(shard.channels + shard.meg_channels for shard in self.shards)
+        return 4 * channels * self.pieces.sequence_length
 
-    def sample_at(self, place: int) -> int:
-        """The sample at a place of the endless stream of passes over the data."""
-        number, at = divmod(place, self.samples)
-        return int(order_of_pass(self.seed, number, self.samples)[at])
+    def name(self, window: int) -> tuple[ShardEntry, str]:
+        """The shard of a piece, and the key of its window there."""
+        return self.pieces.shard(window), self.pieces.windows.key(self.pieces.index[window][0])
+
+    def __getitem__(self, request: Request) -> list[Batch]:
+        chosen = [self.pieces[number] for number in request.window.tolist()]
+        finite = [piece.finite for piece in chosen]
+        if not all(finite):
+            chosen = [_zeroed(piece) for piece in chosen]  # the finite ones stay as they are
+        found = arguments_of(chosen, self.processor)
+        names = [self.pieces.shard(number).dataset for number in request.window.tolist()]
+        batch = Batch(
+            eeg=found.pop("eeg"),
+            positions_m=found.pop("eeg_positions_m"),
+            channel_mask=found.pop("eeg_mask", None),
+            order_index=torch.from_numpy(request.order_index.astype(np.int64)),
+            window=torch.from_numpy(request.window.astype(np.int64)),
+            dataset=torch.tensor([self.dataset_names.index(name) for name in names]),
+            finite=torch.tensor(finite),
+            targets=found,
+        )
+        return [batch]
 
 
-@lru_cache(maxsize=2)
-def order_of_pass(seed: int, number: int, samples: int) -> np.ndarray:
-    """The order of pass `number` over `samples` samples, int64 `[samples]`."""
-    return np.random.default_rng([seed, number]).permutation(samples)
+def model_arguments(batch: Batch) -> dict[str, torch.Tensor]:
+    """A batch of `PieceBatches` as `BrainformerForEEG2MEG` is called."""
+    masks = {} if batch.channel_mask is None else {"eeg_mask": batch.channel_mask}
+    return {"eeg": batch.eeg, "eeg_positions_m": batch.positions_m, **masks, **batch.targets}
+
+
+def with_sensors(arguments: dict, rows: np.ndarray) -> dict:
+    """The model's arguments with some of their MEG sensors."""
+    names = ("meg_positions_m", "meg_orientations", "meg_types", "meg_mask", "labels")
+    index = torch.from_numpy(rows).to(arguments["meg_types"].device)
+    chosen = {name: arguments[name][:, index] for name in names if name in arguments}
+    if "meg_mask" in chosen and not chosen["meg_mask"].any(1).all():
+        return arguments  # a recording with few sensors, none of which was drawn
+    return {**arguments, **chosen}
+
+
+def _zeroed(piece: Piece) -> Piece:
+    """With zeros in place of NaN and infinity."""
+    clean = {"nan": 0.0, "posinf": 0.0, "neginf": 0.0}
+    return replace(
+        piece, eeg=np.nan_to_num(piece.eeg, **clean), meg=np.nan_to_num(piece.meg, **clean)
+    )

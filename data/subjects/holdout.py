@@ -45,6 +45,13 @@ class Split:
     def as_dict(self) -> dict:
         return asdict(self)
 
+    def entries(self, recordings: Sequence[dict]) -> list[dict]:
+        """The manifest's records with the `split` that this makes of them, instead of the shards':
+        a recording that is divided in time is one of training."""
+        names = {"test": self.test, "val": self.validation, "train": self.train}
+        split = {one.recording: name for name, parts in names.items() for one in parts}
+        return [{**entry, "split": split.get(entry["id"], "test")} for entry in recordings]
+
     def trained_on(self) -> list[str]:
         """Ids of the recordings that training or early stopping looked at."""
         return sorted({part.recording for part in (*self.train, *self.validation)})
@@ -67,27 +74,27 @@ def make_split(rule: str, recordings: Sequence[dict]) -> Split:
         return _by_time(rule, wanted, recordings)
     if kind not in KINDS or not wanted:
         raise InputError(
-            f"--split {rule}: no such rule", "use loso:SUBJECT, loro:RUN, time:SHARE or auto"
+            f"--holdout {rule}: no such rule", "use loso:SUBJECT, loro:RUN, time:SHARE or auto"
         )
     field = KINDS[kind]
     names = wanted.split(",")
     known = sorted({str(entry[field]) for entry in recordings})
     if len(known) < 2:
         raise InputError(
-            f"--split {rule}: there is one {field} only ({known[0]}), so leaving it out leaves "
+            f"--holdout {rule}: there is one {field} only ({known[0]}), so leaving it out leaves "
             "nothing to train on",
             f"pack more {field}s, or use {'loro:RUN or ' if field == 'subject' else ''}time:0.7",
         )
     for name in names:
         if name not in known:
             raise InputError(
-                f"--split {rule}: no {field} {name!r}",
+                f"--holdout {rule}: no {field} {name!r}",
                 f"{did_you_mean(name, known)} There are {', '.join(known)}.".strip(),
             )
     test = [entry for entry in recordings if str(entry[field]) in names]
     rest = [entry for entry in recordings if str(entry[field]) not in names]
     if not rest:
-        raise InputError(f"--split {rule}: nothing is left to train on", "leave fewer out")
+        raise InputError(f"--holdout {rule}: nothing is left to train on", "leave fewer out")
     train, validation, how = _hold_out(rest, field)
     return Split(rule, field, how, train, validation, tuple(_part(e, field) for e in test))
 
@@ -98,7 +105,7 @@ def _automatic(recordings: Sequence[dict]) -> str:
         if len(known) > 1:
             return f"{kind}:{known[-1]}"
     raise InputError(
-        "--split auto: one subject with one run, so neither can be left out",
+        "--holdout auto: one subject with one run, so neither can be left out",
         "pack more recordings, or use time:0.7 (its end is scored: says little)",
     )
 
@@ -109,7 +116,7 @@ def _by_time(rule: str, wanted: str, recordings: Sequence[dict]) -> Split:
     except ValueError:
         share = math.nan
     if not 0 < share < 1:
-        raise InputError(f"--split {rule}", "give the training share, between 0 and 1: time:0.7")
+        raise InputError(f"--holdout {rule}", "give the training share, between 0 and 1: time:0.7")
     middle = (1 - VALIDATION_SHARE) * share
 
     def parts(start: float, stop: float) -> tuple[Part, ...]:
