@@ -1,4 +1,4 @@
-"""Brainformer under transformers' own Trainer, as its users train it: not by this project's loop."""
+"""Brainformer under transformers' own Trainer, as its users train it, without this project's loop."""
 
 from __future__ import annotations
 
