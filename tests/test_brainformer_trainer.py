@@ -1,4 +1,4 @@
-"""Brainformer under transformers' own Trainer, as its users train it, without this project's loop."""
+"""Brainformer under transformers' own Trainer, as its users train it, without our loop."""
 
 from __future__ import annotations
 
