@@ -131,7 +131,7 @@ class EngineRun:
         check_gradients_together(self.engine)
         self.engine.train()
         self.feed = Feed(plan, ranks, 0, requests)
-        names = self.feed.dataset.dataset_names
+        names = self.feed.source.dataset_names
         self.meter = Meter(names, ranks.device)
         self.stopping = StopRequests(plan.run, ranks)
         self.applied = 0

@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from benchmarks.common import table
 from benchmarks.formats import Hdf5Windows, LmdbWindows, NpyWindows, write_all
 from benchmarks.shards import make_shards
-from data.batches.local import TrainingRequests, WindowDataset, training_loader
+from data.batches.local import LocalMicroBatches, TrainingRequests, WindowDataset
 from data.batches.order import TrainingOrder
 from data.shards.manifest import Manifest, read_manifest
 
@@ -66,7 +66,7 @@ def ours(manifest: Manifest, _: Path, half: slice) -> int:
         steps=PASSES * order.epoch_samples // BATCH,
     )  # fmt: skip
     count = 0
-    for batches in training_loader(WindowDataset(manifest, shards), requests, 0, False):
+    for batches in LocalMicroBatches(WindowDataset(manifest, shards), requests, workers=0):
         count += sum(map(len, batches))
     return count
 

@@ -1,12 +1,14 @@
 """Worker processes that end with their parent, on Ctrl-C, on the first failure and on SIGKILL.
 
-Spawned, not forked: a fork would copy BLAS threads and locks in whatever state they are. The price
-is about a second of imports for each worker. Each has one BLAS thread, so that results do not
-depend on how many there are.
+Those that pack are spawned, not forked: a fork would copy BLAS threads and locks in whatever state
+they are. The price is about a second of imports for each. Each has one BLAS thread, so that results
+do not depend on how many there are. Those of a DataLoader come from a fork server.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import multiprocessing
 import os
 import signal
@@ -78,3 +80,44 @@ def leave_with_parent() -> None:
 def _leave() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
+
+
+def loader_context(workers: int, preload: str):
+    """How a DataLoader is to start its workers: from a fork server that imported the module
+    `preload`, which takes three seconds.
+
+    A plain fork copies the locks that other threads hold at that moment. With gloo's threads one
+    start in some hundreds hung for good (python/cpython#84559).
+    """
+    if not workers:
+        return None
+    _kill_at_exit()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", preload])  # imported once, not by each worker
+    return context
+
+
+@functools.cache
+def _kill_at_exit() -> None:
+    """Kill workers that outlive the main process's last line, where Python would wait for them.
+
+    They are ended with their iterator; one that is still referred to then is never asked to, and
+    workers shielded from a scheduler's signals cannot be terminated. Runs after torch's own attempt
+    and before Python's wait, since exit functions run last in, first out.
+    """
+    atexit.register(_kill_children)
+
+
+def _kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def start_loader(worker: int) -> None:
+    """What a worker of `loader_context` does first."""
+    import torch  # packing's workers, which have most of this module, do without it
+
+    # torch's own watch looks at the parent process, which is the fork server here.
+    leave_with_parent()
+    # Copying and mask drawing gain nothing from more; 8 ranks x workers x cores threads do harm.
+    torch.set_num_threads(1)

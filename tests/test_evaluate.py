@@ -240,7 +240,7 @@ def test_windows_are_spread_over_a_subject(manifest):
     keys = [key for batch in windows.batches() for key in batch.keys]
     assert [key[-1] for key in keys if "A_sub-1_" in key] == ["0", "2", "4"]
     assert windows.windows_of() == {"A": {"1": 3, "2": 3, "3": 3}, "B": {"x": 3}}
-    assert len(HeldOutWindows(manifest, "test", config, total=9)) == 8
+    assert len(HeldOutWindows(manifest, "test", config, total=9)) == 9
     assert len(HeldOutWindows(manifest, "test", config)) == 20
 
 

@@ -8,11 +8,11 @@ import pytest
 from tiny import tiny_shards
 
 from data.shards.manifest import read_manifest
+from data.subjects.holdout import make_split
 from data.subjects.people import People
 from data.subjects.trained_on import subjects_of
 from trainer.scoring.held_out import known_subjects
 from trainer.translation.assess import warn
-from trainer.translation.splits import make_split
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tiny import tiny_shards
 
 from data.batches.local import (
+    LocalMicroBatches,
     TrainingRequests,
     WindowDataset,
     batches_ahead,
-    training_loader,
 )
 from data.batches.order import TrainingOrder
 from data.batches.streamed import ShardStream
@@ -45,7 +45,7 @@ def batches(manifest, *, world=1, workers=0, consumed=0, steps=7, global_batch=1
             order, rank=rank, world=world, micro=global_batch // world, accumulation=1,
             consumed=consumed, steps=steps,
         )  # fmt: skip
-        loader = training_loader(dataset, requests, workers, pin_memory=False)
+        loader = LocalMicroBatches(dataset, requests, workers=workers)
         for batches in islice(loader, taken):
             for batch in batches:
                 assert batch.positions_m.shape == (batch.eeg.shape[1], 3)
@@ -155,7 +155,7 @@ def a_process_with_workers(manifest, last_lines: str) -> subprocess.CompletedPro
     three `batches`, and ends as `last_lines` say. Returns when nobody holds its pipes any more."""
     code = (
         "import os, signal, sys\n"
-        "from data.batches.local import TrainingRequests, WindowDataset, training_loader\n"
+        "from data.batches.local import LocalMicroBatches, TrainingRequests, WindowDataset\n"
         "from data.shards.manifest import read_manifest\n"
         "from data.batches.order import TrainingOrder\n"
         "from trainer.ranks.stopping import shielded\n"
@@ -167,7 +167,7 @@ def a_process_with_workers(manifest, last_lines: str) -> subprocess.CompletedPro
         "                                consumed=0, steps=3)\n"
         "    dataset = WindowDataset(manifest, shards)\n"
         "    with shielded():\n"
-        "        batches = training_loader(dataset, requests, 2, False)\n"
+        "        batches = iter(LocalMicroBatches(dataset, requests, workers=2))\n"
         "    next(batches)\n"
         f"    {last_lines}\n"
     )

@@ -7,12 +7,16 @@ Shapes: B windows, C channels, T samples, K visible and M hidden tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from data.errors import InputError
+from data.shards.manifest import Manifest, ShardEntry
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +89,40 @@ class Request:
 
     order_index: np.ndarray
     window: np.ndarray
+
+
+class TrainingWindows(Protocol):
+    """What turns requests into batches, in a loader's worker: `WindowDataset`, or a task's own."""
+
+    manifest: Manifest
+    shards: Sequence[ShardEntry]
+    """Those that are read."""
+    dataset_names: list[str]
+    """What `Batch.dataset` numbers."""
+    window_bytes: int
+    """Of the largest window in a batch."""
+
+    def __getitem__(self, request: Request) -> list[Batch]:
+        """One batch for each montage and length; with `finite`."""
+
+    def name(self, window: int) -> tuple[ShardEntry, str]:
+        """Where a window lies: its shard and its key there."""
+
+
+class MicroBatches(Protocol):
+    """One rank's micro-batches in the order of training, however they are read."""
+
+    dataset_names: list[str]
+    """What `Batch.dataset` numbers."""
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """Raises InputError for a shard that cannot be read."""
+
+    def name(self, batch: Batch, row: int) -> tuple[str, str]:
+        """Where a window of a batch came from: the shard's file, and the window's key there."""
+
+    def damaged(self) -> InputError | None:
+        """Where a shard was altered, which kills a loader process: what is wrong with it."""
 
 
 def finite(eeg: np.ndarray) -> np.ndarray:

@@ -8,21 +8,19 @@ and results come back in order. A micro-batch is a list of `Batch`es, nearly alw
 
 from __future__ import annotations
 
-import atexit
-import functools
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.batches.batch import Batch, Prepare, Request, finite
+from data.batches.batch import Batch, Prepare, Request, TrainingWindows, finite
 from data.batches.order import TrainingOrder, locate
 from data.errors import InputError
 from data.shards.manifest import Manifest, ShardEntry
 from data.shards.readers import Readers
-from data.workers import leave_with_parent
+from data.shards.tars import ShardReader
+from data.workers import loader_context, start_loader
 
 MOST_AHEAD = 4
 AHEAD_BYTES = 2**30
@@ -168,32 +166,81 @@ class TrainingRequests(Sampler):
                 )
 
 
-def training_loader(
-    dataset: WindowDataset,
-    requests: TrainingRequests,
-    workers: int,
-    pin_memory: bool,
-    ahead: int = MOST_AHEAD,
-) -> Iterator[list[Batch]]:
-    """Batches in the requests' order, whatever the number of workers (0: in this process), of which
-    each is `ahead` by so many."""
-    if not workers and not pin_memory:
-        # DataLoader's own bookkeeping takes 7 % of the time of a batch.
-        return (dataset[request] for request in requests)
-    return iter(_data_loader(dataset, requests, workers, pin_memory, ahead))
+class LocalMicroBatches:
+    """`MicroBatches` (data/batches/batch.py) of windows that are read by number.
+
+    requests: of one rank, with a length where there are `workers` (0: read in this process).
+    batch_bytes: of one micro-batch; decides how many each worker may be ahead.
+    """
+
+    def __init__(
+        self,
+        windows: TrainingWindows,
+        requests: Iterable[Request],
+        *,
+        workers: int,
+        pin_memory: bool = False,
+        batch_bytes: int = 1,
+    ):
+        self.windows, self.requests = windows, requests
+        self.workers, self.pin_memory = workers, pin_memory
+        self.ahead = batches_ahead(workers, batch_bytes)
+        self.dataset_names = windows.dataset_names
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        items = _ErrorsAsItems(self.windows)
+        if self.workers or self.pin_memory:
+            found = iter(_data_loader(items, self.requests, self))
+        else:
+            found = (items[request] for request in self.requests)
+        return _raised(found)
+
+    def name(self, batch: Batch, row: int) -> tuple[str, str]:
+        shard, key = self.windows.name(int(batch.window[row]))
+        return shard.file, key
+
+    def damaged(self) -> InputError | None:
+        """Reading a mapped file that was cut kills a loader process (SIGBUS)."""
+        for shard in self.windows.shards:
+            try:
+                ShardReader(self.windows.manifest, shard)
+            except InputError as error:
+                return error
+        return None
 
 
-def _data_loader(dataset, requests, workers, pin_memory, ahead) -> DataLoader:
+class _ErrorsAsItems(Dataset):
+    """A loader raises a worker's error with the worker's traceback as its text; this hands it on
+    as it is."""
+
+    def __init__(self, windows: TrainingWindows):
+        self.windows = windows
+
+    def __getitem__(self, request: Request) -> list[Batch] | InputError:
+        try:
+            return self.windows[request]
+        except InputError as error:
+            return error
+
+
+def _raised(items: Iterator[list[Batch] | InputError]) -> Iterator[list[Batch]]:
+    for item in items:
+        if isinstance(item, InputError):
+            raise item
+        yield item
+
+
+def _data_loader(items: Dataset, requests: Iterable[Request], by: LocalMicroBatches) -> DataLoader:
     return DataLoader(
-        dataset,
+        items,
         sampler=requests,
         batch_size=None,
         collate_fn=_as_they_are,
-        num_workers=workers,
-        multiprocessing_context=worker_context(workers),
-        pin_memory=pin_memory,
-        prefetch_factor=ahead if workers else None,
-        worker_init_fn=start_worker if workers else None,
+        num_workers=by.workers,
+        multiprocessing_context=loader_context(by.workers, __name__),
+        pin_memory=by.pin_memory,
+        prefetch_factor=by.ahead if by.workers else None,
+        worker_init_fn=start_loader if by.workers else None,
     )
 
 
@@ -209,41 +256,3 @@ def batches_ahead(workers: int, batch_bytes: int) -> int:
 def _as_they_are(batches: list[Batch]) -> list[Batch]:
     """Tensors they are already: torch would look at each again."""
     return batches
-
-
-def worker_context(workers: int):
-    """How a DataLoader is to start its workers: from a fork server, which takes three seconds.
-
-    A plain fork copies the locks that other threads hold at that moment. With gloo's threads one
-    start in some hundreds hung for good (python/cpython#84559).
-    """
-    if not workers:
-        return None
-    _kill_at_exit()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
-    return context
-
-
-@functools.cache
-def _kill_at_exit() -> None:
-    """Kill workers that outlive the main process's last line, where Python would wait for them.
-
-    They are ended with their iterator; one that is still referred to then is never asked to, and
-    workers shielded from a scheduler's signals cannot be terminated. Runs after torch's own attempt
-    and before Python's wait, since exit functions run last in, first out.
-    """
-    atexit.register(_kill_children)
-
-
-def _kill_children() -> None:
-    for child in multiprocessing.active_children():
-        child.kill()
-
-
-def start_worker(worker: int) -> None:
-    """What a worker of `worker_context` does first."""
-    # torch's own watch looks at the parent process, which is the fork server here.
-    leave_with_parent()
-    # Copying and mask drawing gain nothing from more; 8 ranks x workers x cores threads do harm.
-    torch.set_num_threads(1)

@@ -36,9 +36,10 @@ PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"]\0\0")  # gzip, bzip2, xz, lzma
 class ShardStream(torch.utils.data.IterableDataset):
     """Micro-batches of one rank, endless, from `skip` micro-batches on.
 
-    Yields lists with one `Batch`, as `WindowDataset` does; `order_index` numbers the rank's windows
-    over all ranks, so no two of a run share it; `window` is the same number. `fields`: gives more
-    of a batch from its windows' JSON (`StreamedFields` of data/batches/window_table.py).
+    A `MicroBatches` (data/batches/batch.py) whose lists hold one `Batch`; `order_index` numbers the
+    rank's windows over all ranks, so no two of a run share it; `window` is the same number.
+    `fields`: gives more of a batch from its windows' JSON (`StreamedFields` of
+    data/batches/window_table.py).
     """
 
     def __init__(
@@ -100,6 +101,13 @@ class ShardStream(torch.utils.data.IterableDataset):
                 if left == 0:
                     break
             epoch += 1
+
+    def name(self, batch: Batch, row: int) -> tuple[str, str]:
+        """Streamed windows are known by their place in the order alone."""
+        return "streamed shard", f"window {int(batch.window[row])}"
+
+    def damaged(self) -> None:
+        """No loader process reads what is streamed."""
 
     def _batches(self, shard: ShardEntry, epoch: int, count: int) -> Iterator[list[dict]]:
         url = self.shard_url.format(file=shard.file)

@@ -25,7 +25,7 @@ from data.batches.batch import Batch, Prepare
 from data.errors import InputError
 from data.shards.manifest import Manifest
 from data.shards.readers import Readers
-from data.spacing import evenly
+from data.spacing import evenly, shared_out
 from data.subjects.people import People
 
 FIELDS = ("recording", "person", "label")
@@ -148,9 +148,10 @@ class WindowTable:
     def spread(
         self, per_subject: int = maxsize, total: int = maxsize, among: np.ndarray | None = None
     ) -> np.ndarray:
-        """int64: at most `per_subject` windows of each subject and, if that leaves one of each, at
-        most `total`, spread evenly over the subject's recordings and each recording's time; subject
-        by subject. `among`: bool `[n]`, the windows to choose from."""
+        """int64: at most `per_subject` windows of each subject and `total` together (but one of
+        each), as many of each subject as there are, spread evenly over the subject's recordings and
+        each recording's time; subject by subject. `among`: bool `[n]`, the windows to choose
+        from."""
         windows = np.arange(len(self.recording)) if among is None else np.flatnonzero(among)
         _, rank = np.unique(np.array(self.names.recordings), return_inverse=True)
         recording = self.recording[windows]
@@ -158,8 +159,9 @@ class WindowTable:
         own: dict[tuple[str, str], list[int]] = {}
         for window in windows.tolist():
             own.setdefault(self.subject(window), []).append(window)
-        each = min(per_subject, max(1, total // max(1, len(own))))
-        chosen = [np.array(own[who])[evenly(len(own[who]), each)] for who in sorted(own)]
+        lists = [np.array(own[who]) for who in sorted(own)]
+        counts = shared_out(total, [min(len(one), per_subject) for one in lists])
+        chosen = [one[evenly(len(one), count)] for one, count in zip(lists, counts, strict=True)]
         return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
 
     def add(self, batch: Batch, *fields: str) -> Batch:

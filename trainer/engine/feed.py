@@ -1,7 +1,7 @@
 """The next step's micro-batches, fetched one step ahead and looked at before they are trained.
 
-Loader processes look for NaN and infinity in every window (0.06 ms a MB of float16 on one core) and
-hand errors on as items. So each rank knows on its CPU, before the step, whether it can be trained;
+Loader processes look for NaN and infinity in every window (0.06 ms a MB of float16 on one core).
+So each rank knows on its CPU, before the step, whether it can be trained;
 the ranks agree in the all-reduce that they make after every step anyway
 (trainer/ranks/stopping.py), and a step that is bad on one is left out by all. The price is one
 step's batch more in host memory.
@@ -13,13 +13,12 @@ from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
-from data.batches.batch import Batch, Request
-from data.batches.local import TrainingRequests, WindowDataset, batches_ahead, training_loader
+from data.batches.batch import Batch, MicroBatches, TrainingWindows
+from data.batches.local import LocalMicroBatches, TrainingRequests, WindowDataset
 from data.errors import InputError
-from data.shards.tars import ShardReader
-from trainer.engine.task import Plan, TrainingWindows
+from trainer.engine.task import Plan
 from trainer.ranks.ranks import Ranks, SharedError
 from trainer.ranks.stopping import shielded
 
@@ -35,39 +34,45 @@ def training_dataset(plan: Plan) -> TrainingWindows:
     return WindowDataset(plan.manifest, plan.manifest.of_split("train"), plan.task.prepare(plan))
 
 
+def open_batches(
+    plan: Plan, ranks: Ranks, step: int, requests: Sampler | None = None
+) -> MicroBatches:
+    """One rank's micro-batches from `step` on: of local shards, or streamed from a URL.
+
+    `requests`: micro-batches of one's own (benchmarks) in place of the plan's.
+    """
+    windows, config = training_dataset(plan), plan.config
+    if plan.order is None:
+        from data.batches.streamed import ShardStream  # WebDataset is needed for nothing else
+
+        return ShardStream(
+            plan.manifest, list(windows.shards), config.shard_url,
+            seed=config.seed, rank=ranks.rank, world=ranks.world, micro=plan.micro,
+            skip=step * plan.accumulation, prepare=windows.prepare,
+        )  # fmt: skip
+    requests = requests or TrainingRequests(
+        plan.order, rank=ranks.rank, world=ranks.world, micro=plan.micro,
+        accumulation=plan.accumulation, consumed=step * plan.global_batch,
+        steps=max(0, config.last_step - step),
+    )  # fmt: skip
+    return LocalMicroBatches(
+        windows, requests, workers=config.workers, pin_memory=ranks.device.type == "cuda",
+        batch_bytes=plan.micro * windows.window_bytes,
+    )  # fmt: skip
+
+
 class Feed:
     """One rank's data from `step` on: `next`, the next step's micro-batches, and their `trouble`.
 
-    Every rank calls `fetch` after every step but the last. `requests`: micro-batches of one's own
-    (benchmarks) in place of the plan's.
+    Every rank calls `fetch` after every step but the last.
     """
 
     def __init__(self, plan: Plan, ranks: Ranks, step: int, requests: Sampler | None = None):
         self.plan, self.ranks = plan, ranks
-        self.dataset = training_dataset(plan)
+        self.source = open_batches(plan, ranks, step, requests)
         with shielded():
-            self.batches = iter(self._batches(step, requests))
+            self.batches = iter(self.source)
         self.fetch()
-
-    def _batches(self, step: int, requests: Sampler | None):
-        plan, ranks = self.plan, self.ranks
-        if plan.order is None:
-            from data.batches.streamed import ShardStream  # WebDataset is needed for nothing else
-
-            return ShardStream(
-                plan.manifest, list(self.dataset.shards), plan.config.shard_url,
-                seed=plan.config.seed, rank=ranks.rank, world=ranks.world, micro=plan.micro,
-                skip=step * plan.accumulation, prepare=self.dataset.prepare,
-            )  # fmt: skip
-        requests = requests or TrainingRequests(
-            plan.order, rank=ranks.rank, world=ranks.world, micro=plan.micro,
-            accumulation=plan.accumulation, consumed=step * plan.global_batch,
-            steps=max(0, plan.config.last_step - step),
-        )  # fmt: skip
-        pin = ranks.device.type == "cuda"
-        workers = plan.config.workers
-        ahead = batches_ahead(workers, plan.micro * self.dataset.window_bytes)
-        return training_loader(_ErrorsAsItems(self.dataset), requests, workers, pin, ahead)
 
     def fetch(self) -> None:
         """Take the next step's micro-batches; at the end of the run there are none."""
@@ -75,16 +80,13 @@ class Feed:
         self.error: InputError | None = None
         try:
             for _ in range(self.plan.accumulation):
-                item = next(self.batches, None)
-                if isinstance(item, InputError):
-                    raise item
-                if item is not None:
-                    self.next.append(item)
+                batches = next(self.batches, None)
+                if batches is not None:
+                    self.next.append(batches)
         except InputError as error:
             self.error = error
         except RuntimeError as error:
-            # A loader process was killed. Reading a mapped file that was cut does that (SIGBUS).
-            self.error = self._altered_shard()
+            self.error = self.source.damaged()  # a loader process was killed
             if self.error is None:
                 raise error
         self._bad = [(batch, row) for batch in self._all() for row in _rows(~batch.finite)]
@@ -130,7 +132,8 @@ class Feed:
             return ""
         names: dict[tuple[str, str], list[str]] = {}
         for batch, row in places[:NAMED]:
-            dataset, file, key = self._name(batch, row)
+            file, key = self.source.name(batch, row)
+            dataset = self.source.dataset_names[int(batch.dataset[row])]
             names.setdefault((dataset, file), []).append(key)
         text = ", ".join(
             f"{file}: {', '.join(keys)} (dataset {dataset}, rank {self.ranks.rank})"
@@ -138,36 +141,6 @@ class Feed:
         )
         more = len(places) - NAMED
         return text + (f" and {more} more" if more > 0 else "")
-
-    def _name(self, batch: Batch, row: int) -> tuple[str, str, str]:
-        dataset = self.dataset.dataset_names[int(batch.dataset[row])]
-        window = int(batch.window[row])
-        if self.plan.order is None:  # streamed windows are not known by number
-            return dataset, "streamed shard", f"window {window}"
-        shard, key = self.dataset.name(window)
-        return dataset, shard.file, key
-
-    def _altered_shard(self) -> InputError | None:
-        for shard in self.dataset.shards:
-            try:
-                ShardReader(self.plan.manifest, shard)
-            except InputError as error:
-                return error
-        return None
-
-
-class _ErrorsAsItems(Dataset):
-    """A loader raises a worker's error with the worker's traceback as its text; this hands it on
-    as it is."""
-
-    def __init__(self, dataset: TrainingWindows):
-        self.dataset = dataset
-
-    def __getitem__(self, request: Request) -> list[Batch] | InputError:
-        try:
-            return self.dataset[request]
-        except InputError as error:
-            return error
 
 
 def _rows(flags: torch.Tensor) -> list[int]:

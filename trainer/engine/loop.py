@@ -68,7 +68,7 @@ def train(plan: Plan, model: nn.Module, ranks: Ranks, resume_from: tuple[str, di
     dtype = next(engine.module.parameters()).dtype
     peak = measured_peak_flops(ranks.device, dtype)
     log = Log(plan.run, step, ranks)
-    meter = Meter(feed.dataset.dataset_names, ranks.device)
+    meter = Meter(feed.source.dataset_names, ranks.device)
     bar = tqdm(
         total=config.last_step, initial=step, disable=None if ranks.first else True, unit="step"
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import nn
 
-from data.batches.batch import Batch, Prepare, Request
+from data.batches.batch import Batch, Prepare, TrainingWindows
 from data.batches.order import Block, TrainingOrder
 from data.shards.manifest import Manifest, ShardEntry
 from model.losses import LossTerms
@@ -52,23 +52,6 @@ class Cost:
 class Validate(Protocol):
     def __call__(self, engine: nn.Module) -> dict[str, float]:
         """Values of the held-out windows; every rank calls it."""
-
-
-class TrainingWindows(Protocol):
-    """What turns requests into batches, in a loader's worker: `WindowDataset`, or a task's own."""
-
-    shards: Sequence[ShardEntry]
-    """Those that are read."""
-    dataset_names: list[str]
-    """What `Batch.dataset` numbers."""
-    window_bytes: int
-    """Of the largest window in a batch."""
-
-    def __getitem__(self, request: Request) -> list[Batch]:
-        """One batch for each montage and length; with `finite`."""
-
-    def name(self, window: int) -> tuple[ShardEntry, str]:
-        """Where a window lies: its shard and its key there."""
 
 
 class Task(ABC):

@@ -166,7 +166,7 @@ class PieceBatches(torch.utils.data.Dataset):
 
     def __init__(self, pieces: Pieces, processor: BrainformerProcessor):
         self.pieces, self.processor = pieces, processor
-        self.shards = pieces.shards
+        self.manifest, self.shards = pieces.windows.manifest, pieces.shards
         self.dataset_names = sorted({shard.dataset for shard in self.shards})
 
     def __len__(self) -> int:
