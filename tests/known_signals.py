@@ -10,7 +10,7 @@ import torch
 
 from data.shards.manifest import Montage, montage_id, write_manifest
 from data.shards.tars import write_shard
-from model.gauss import GaussKernel
+from trainer.scoring.gauss_kernel import GaussKernel
 
 SFREQ_HZ, SAMPLES, PATCH, DEGREE = 100.0, 80, 10, 4
 

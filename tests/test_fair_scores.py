@@ -12,7 +12,6 @@ from known_signals import PATCH, SAMPLES, SFREQ_HZ, draw, known_kernel, write_kn
 from data.errors import InputError
 from data.shards.manifest import read_manifest
 from model.config import preset
-from model.gauss import GaussFill
 from model.interpolation import ALPHA, referenced_spline_fill, respect_reference, sums_to_zero
 from trainer.reports.report import build_report, write_json
 from trainer.reports.stated_scores import describe_scores, read_scores
@@ -21,6 +20,7 @@ from trainer.scoring.baselines import spline, spline_of
 from trainer.scoring.calibration import ALPHAS, calibrate
 from trainer.scoring.closed_forms import closed_forms, headline
 from trainer.scoring.compare import ALL, compare
+from trainer.scoring.gauss_kernel import GaussFill
 from trainer.scoring.held_out import HeldOutWindows
 from trainer.scoring.scores import samples_of, verdict
 

@@ -20,13 +20,13 @@ from known_signals import (
 )
 from safetensors import safe_open
 
-import model.gauss as gauss_module
+import trainer.scoring.gauss_kernel as gauss_module
 from data.errors import InputError
 from data.shards.manifest import read_manifest
-from model.gauss import GaussFill, harmonics
 from trainer.scoring.baselines import spline
 from trainer.scoring.gauss import fit_gauss, gauss_for, gauss_path, load_gauss, save_gauss
 from trainer.scoring.gauss_fit import LagMoments, fit_kernel
+from trainer.scoring.gauss_kernel import GaussFill, harmonics
 from trainer.scoring.scores import samples_of, window_scores
 
 

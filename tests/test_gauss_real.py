@@ -19,11 +19,11 @@ import torch
 from data.shards.manifest import read_manifest
 from data.shards.readers import Readers
 from model.config import preset
-from model.gauss import GaussFill
 from model.interpolation import sums_to_zero
 from trainer.scoring.baselines import spline
 from trainer.scoring.calibration import referenced_fill
 from trainer.scoring.gauss_fit import LARGEST_LAG_S, LagMoments, fit_kernel
+from trainer.scoring.gauss_kernel import GaussFill
 from trainer.scoring.held_out import WindowBatch, draw_masks
 from trainer.scoring.scores import window_scores
 

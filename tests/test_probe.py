@@ -17,9 +17,9 @@ from tiny import electrode_places, smooth_windows
 from data.errors import InputError
 from data.shards.manifest import Montage, montage_id, read_manifest, write_manifest
 from data.shards.tars import write_shard
-from trainer.decoding.closed_forms import balanced_accuracy, by_person, shuffled, with_interval
 from trainer.decoding.config import ProbeConfig
-from trainer.decoding.report import predict
+from trainer.decoding.report import head_classes
+from trainer.decoding.statistics import balanced_accuracy, by_person, shuffled, with_interval
 from trainer.decoding.task import ProbeTask
 from trainer.decoding.windows import Labelled, features, read_windows, weights_hash
 from trainer.engine.plan import make_plan
@@ -169,7 +169,7 @@ def test_the_best_head_is_kept_and_is_what_was_scored(probed, shards):
     windows = labelled.spread("test", 1000)
     known = labelled.read_known(plan.manifest, "test", windows)
     found = torch.cat([features(task.encoder, batch) for batch in known.batches])
-    people = by_person(known.truth, predict(run / "best", found), known.person)
+    people = by_person(known.truth, head_classes(run / "best", found), known.person)
     result = json.loads((run / "scores.json").read_text())
     assert people.tolist() == result["balanced_accuracy"]["this probe"]
 

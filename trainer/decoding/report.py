@@ -15,12 +15,16 @@ from safetensors.torch import load_file
 
 from data.files import write_atomic
 from model.autoencoder import MaskedVAE
-from trainer.decoding.closed_forms import by_person, closed_forms, scores, with_interval
+from trainer.decoding.closed_forms import closed_forms
+from trainer.decoding.estimators import DEFAULT_STRENGTH, SHUFFLES, Method, predict
+from trainer.decoding.protocols import Fold
+from trainer.decoding.statistics import by_person, shuffled, with_interval
 from trainer.decoding.task import ProbeTask
-from trainer.decoding.windows import features
+from trainer.decoding.windows import Known, features, one_montage
 from trainer.engine.task import BEST, Plan
 
 PROBE, THIS, UNTRAINED = "this probe", "this encoder", "untrained encoder"
+SHUFFLED = "labels shuffled"
 
 
 def report(task: ProbeTask, plan: Plan) -> dict:
@@ -36,12 +40,16 @@ def report(task: ProbeTask, plan: Plan) -> dict:
         torch.cat([features(encoder, batch) for batch in known.batches])
         for encoder, known in ((task.encoder, held), (twin, held), (twin, fit))
     )
-    forms = closed_forms(fit, held, manifest.profile["sfreq_hz"])
-    forms[UNTRAINED] = twin_fit.numpy(), twin_found.numpy()
-    forms[THIS] = task.features.cpu()[fit.window].numpy(), found.numpy()
+    batches = [*fit.batches, *held.batches]
+    own = task.features.cpu()[fit.window]
+    methods = [
+        *closed_forms(batches, manifest.profile["sfreq_hz"], one_montage(batches), adapted=False),
+        Method(UNTRAINED, torch.cat([twin_fit, twin_found]).double().numpy()),
+        Method(THIS, torch.cat([own, found]).double().numpy()),
+    ]
     people = {
-        PROBE: by_person(held.truth, predict(plan.run / BEST, found), held.person),
-        **scores(forms, THIS, fit, held, config.seed),
+        PROBE: by_person(held.truth, head_classes(plan.run / BEST, found), held.person),
+        **_scores(methods, fit, held, config.seed),
     }
     names = labelled.tables[split].names.people
     result = {
@@ -57,7 +65,28 @@ def report(task: ProbeTask, plan: Plan) -> dict:
     return result
 
 
-def predict(best: Path, found: torch.Tensor) -> np.ndarray:
+def _scores(methods: list[Method], fit: Known, held: Known, seed: int) -> dict[str, np.ndarray]:
+    """Balanced accuracy of each held-out person by method; of the last one also with the labels
+    shuffled."""
+    fold = Fold("split", np.arange(len(fit.truth)), len(fit.truth) + np.arange(len(held.truth)))
+    truth, person = (
+        np.concatenate([getattr(fit, name), getattr(held, name)]) for name in ("truth", "person")
+    )
+
+    def score(method: Method, fitted: np.ndarray, strength: float | None = None) -> np.ndarray:
+        said = predict(method.of(fold), fold, fitted, person, person, strength=strength).argmax(1)
+        return by_person(held.truth, said, held.person)
+
+    found = {method.name: score(method, truth) for method in methods}
+    orders = [shuffled(fit.truth, fit.person, seed + number) for number in range(SHUFFLES)]
+    wrong = [
+        score(methods[-1], np.concatenate([order, held.truth]), DEFAULT_STRENGTH)
+        for order in orders
+    ]
+    return {**found, SHUFFLED: np.mean(wrong, 0)}
+
+
+def head_classes(best: Path, found: torch.Tensor) -> np.ndarray:
     """Classes of features `[n, D]` by a probe's RUN/best, int64 `[n]`."""
     state = load_file(best / "probe.safetensors")
     standard = (found - state["features.mean"]) / state["features.std"]
@@ -76,7 +105,7 @@ def table(result: dict) -> str:
         *(f"  {name:<32} {with_interval(each)}" for name, each in people.items()),
         f"All but the first: logistic regression on {result['fit_windows']} training windows.",
     ]
-    rivals = [name for name in people if name not in (PROBE, THIS, "labels shuffled")]
+    rivals = [name for name in people if name not in (PROBE, THIS, SHUFFLED)]
     best = max(rivals, key=lambda name: people[name].mean())
     gain = people[PROBE] - people[best]
     lines.append(f"  {'this probe - ' + best:<32} {with_interval(gain)}")

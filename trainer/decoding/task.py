@@ -24,11 +24,8 @@ from data.shards.manifest import Manifest
 from model.config import from_dict
 from model.losses import LossTerms
 from trainer.checkpoints.weights import load_model
-from trainer.decoding.closed_forms import (
-    balanced_accuracy,
-    by_person,
-)
 from trainer.decoding.config import ProbeConfig
+from trainer.decoding.statistics import balanced_accuracy, by_person
 from trainer.decoding.windows import (
     Labelled,
     check_encoder,

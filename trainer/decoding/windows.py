@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +33,28 @@ from data.subjects.trained_on import (
 )
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
-from trainer.decoding.closed_forms import Known
 from trainer.ranks.ranks import Ranks, together
 
 SPLITS = ("train", "val", "test")
 SHOWN = 5
 SIZE = 64
 """Windows that the encoder takes at once where features are computed beforehand."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Windows whose classes are known: batches, and in their order, int64 `[n]`, the numbers of
+    windows, classes and people."""
+
+    batches: list[Batch]
+    window: np.ndarray
+    truth: np.ndarray
+    person: np.ndarray
+
+
+def one_montage(batches: Sequence[Batch]) -> bool:
+    """Whether all have the same channels in the same places."""
+    return len({batch.positions_m.numpy().tobytes() for batch in batches}) == 1
 
 
 @dataclass(frozen=True)
@@ -132,10 +147,16 @@ def _people(table: WindowTable) -> list[tuple[str, str]]:
 
 
 def check_encoder(
-    path: str, model: ModelConfig, trained_on: dict | None, manifest: Manifest, where: str
+    path: str,
+    model: ModelConfig,
+    trained_on: dict | None,
+    manifest: Manifest,
+    where: str,
+    scored: Sequence[dict] | None = None,
 ) -> None:
     """InputError where the encoder `path` cannot take the folder's windows, or was trained on a
-    person or a recording that is held out."""
+    person or a recording that is held out. `scored`: the manifest's entries of those [val, test].
+    """
     rate_hz = manifest.profile["sfreq_hz"]
     if rate_hz != model.sfreq_hz:
         raise InputError(
@@ -149,7 +170,9 @@ def check_encoder(
                 f"a patch of the encoder {path}, {model.patch_samples} samples",
                 "pack longer windows (--window_s)",
             )
-    held = [one for split in SPLITS[1:] for one in recordings_of(manifest, split)]
+    held = scored
+    if held is None:
+        held = [one for split in SPLITS[1:] for one in recordings_of(manifest, split)]
     asked = {(entry["dataset"], str(entry["subject"])) for entry in held}
     known = known_among(asked, subjects_of(trained_on), people_of(manifest))
     copies = renamed_recordings(held, trained_on)

@@ -23,9 +23,9 @@ from data.files import write_atomic
 from data.shards.manifest import Manifest
 from data.shards.readers import Readers
 from data.spacing import evenly
-from model.gauss import GaussFill, GaussKernel
 from model.interpolation import sums_to_zero
 from trainer.scoring.gauss_fit import LARGEST_LAG_S, LagMoments, fit_kernel
+from trainer.scoring.gauss_kernel import GaussFill, GaussKernel
 
 WINDOWS = 2000
 """Windows of the training split that the covariance is taken from, evenly spaced."""

@@ -1,4 +1,4 @@
-"""Fit the Gaussian's covariance (model/gauss.py) to windows of any montages.
+"""Fit the Gaussian's covariance (trainer/scoring/gauss_kernel.py) to windows of any montages.
 
 1. The covariance of all pairs of channels at every lag, for each montage; every window weighs the
    same, whatever its amplitude.
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.gauss import GaussKernel, harmonics
 from model.interpolation import head_directions
+from trainer.scoring.gauss_kernel import GaussKernel, harmonics
 
 BAND_CENTRES_HZ = (0.0, 2.0, 4.0, 6.5, 9.0, 11.5, 15.0, 20.0, 28.0, 40.0, 60.0)
 LARGEST_LAG_S = 1.0

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .interpolation import head_directions
+from model.interpolation import head_directions
 
 VARIANCE_KEPT = 0.95
 MOST_VARIABLES = 800

@@ -1,0 +1,87 @@
+"""From a window's tokens to one vector: what a classifier reads of a frozen encoder.
+
+A mean over all tokens is nearly blind to places and to how a rhythm's amplitude varies; by channel
+it keeps places and needs one montage. Covariances of latents between channels are to the encoder
+what those of band-passed signals are to the signal: each leading direction of the latents is a
+filter that was learnt (docs/decoding.md has what each is worth).
+
+Shapes: B windows, C channels, N patches in time, D width, Z latent dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ByChannel:
+    """An encoder's outputs, fp32: tokens `[B, C, N, D]` before the bottleneck, and the means of
+    their latents `[B, C, N, Z]`. `joint` tokens have one row in place of C."""
+
+    tokens: Tensor
+    latents: Tensor
+
+
+@dataclass(frozen=True)
+class Pool:
+    """`columns`: ByChannel -> `[B, columns]`. `places`: columns belong to channels, so that all
+    windows need one montage."""
+
+    meaning: str
+    columns: Callable[[ByChannel], Tensor]
+    places: bool
+
+
+def _mean(out: ByChannel) -> Tensor:
+    return out.tokens.mean((1, 2))
+
+
+def _mean_std(out: ByChannel) -> Tensor:
+    return torch.cat([_mean(out), _std(out.tokens).mean(1)], 1)
+
+
+def _channel(out: ByChannel) -> Tensor:
+    return out.latents.mean(2).flatten(1)
+
+
+def _channel_std(out: ByChannel) -> Tensor:
+    return torch.cat([out.latents.mean(2), _std(out.latents)], 2).flatten(1)
+
+
+def _std(x: Tensor) -> Tensor:
+    """Over time; 0 of a single patch."""
+    return x.std(2, correction=0)
+
+
+POOLS = {
+    "mean": Pool("mean token", _mean, False),
+    "mean_std": Pool("mean token, and its deviation in time", _mean_std, False),
+    "channel": Pool("mean latent of each channel", _channel, True),
+    "channel_std": Pool("mean latent of each channel, and its deviation", _channel_std, True),
+}
+"""Of which each window's result depends on that window alone."""
+COVARIANCE = "covariance"
+"""Covariances between channels along the latents' leading directions (`leading`, `covariances`),
+which are found on training windows."""
+
+
+def leading(latents: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(mean `[Z]`, directions `[Z, count]`) of the most variance of latents `[B, C, N, Z]`, fp64;
+    fewer where Z is smaller."""
+    rows = latents.flatten(0, 2).double()
+    mean = rows.mean(0)
+    centred = rows - mean
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(rows))
+    return mean, vectors[:, values.argsort(descending=True)[:count]]
+
+
+def covariances(latents: Tensor, mean: Tensor, directions: Tensor) -> Tensor:
+    """fp64 `[B, K, C, C]`: over time, second moments between channels of latents
+    `[B, C, N, Z]` along each of K directions."""
+    along = (latents.double() - mean) @ directions
+    along = along.permute(0, 3, 1, 2)
+    return along @ along.mT / along.shape[-1]

@@ -1,0 +1,89 @@
+"""What a frozen encoder's features are worth: labels decoded on people that it has never seen,
+beside closed forms, its untrained twin and controls on the same folds.
+
+    python trainer/decode.py --encoder runs/pretrain --shards shards/labelled --out decoding
+    python trainer/decode.py --encoder encoder.safetensors --shards DIR --protocol loso --out DIR
+    python trainer/decode.py --encoder 'runs/pretrain-{fold}' --shards DIR --protocol folds:4 \\
+        --out DIR                         # an encoder for each fold, trained on the other people
+    python trainer/decode.py --shards DIR --out DIR                 # the closed forms alone
+
+Labels come with the shards (label=, labels= or events= of a source of data/pack.py). Writes
+decoding.json (every person's scores), decoding.md and decoding.png into --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data.errors import InputError, did_you_mean, run_command
+from data.files import make_folder, write_atomic
+from data.shards.manifest import read_manifest
+from model.pooling import COVARIANCE, POOLS
+from trainer.decoding.protocols import RULES
+
+POOL = "channel_std"
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    pools = ", ".join([f"{name}: {pool.meaning}" for name, pool in POOLS.items()])
+    add("--encoder", help="run folder or converted weights; {fold} stands for a fold's name")
+    add("--shards", type=Path, required=True, help="a folder of data/pack.py, with labels")
+    add("--out", type=Path, required=True, help="the folder that is written")
+    add("--protocol", default="folds:6", help=f"{RULES} [folds:6]")
+    add("--pool", action="append", metavar="NAME", help=f"how tokens become features; the first is "
+        f"what is claimed of [{POOL}]. {pools}; {COVARIANCE}: covariances between channels of the "
+        "leading latents")  # fmt: skip
+    add("--seeds", type=int, default=3, help="untrained twins [3]")
+    add("--labels", help="LABEL,LABEL: those that are told apart [all]")
+    add("--windows_per_subject", type=int, help="most windows of a person [all]")
+    add("--adapted", action=argparse.BooleanOptionalAction, default=True,
+        help="also scores with each person's unlabelled windows [yes]")  # fmt: skip
+    add("--device", default="auto", help="auto, cpu or cuda[:N] [auto]")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse(argv)
+    pools = tuple(dict.fromkeys(arguments.pool or [POOL]))
+    for pool in pools:
+        if pool not in POOLS and pool != COVARIANCE:
+            known = [*POOLS, COVARIANCE]
+            raise InputError(f"--pool {pool}", did_you_mean(pool, known, ", ".join(known)))
+    for name, least in (("seeds", 1), ("windows_per_subject", 2)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name} {value}", f"it must be at least {least}")
+    manifest = read_manifest(arguments.shards)
+    make_folder(arguments.out, "--out")
+
+    from trainer.decoding.decode_report import figure_of, markdown, terminal
+    from trainer.decoding.decoding import Decoding, decode
+    from trainer.ranks.ranks import choose_device
+
+    labels = tuple(filter(None, (arguments.labels or "").split(",")))
+    report = decode(
+        Decoding(
+            arguments.encoder, arguments.shards, arguments.protocol, pools, arguments.seeds, labels,
+            arguments.windows_per_subject, arguments.adapted, choose_device(arguments.device),
+        ),
+        manifest,
+    )  # fmt: skip
+    print(terminal(report), flush=True)
+    figure_of(report).savefig(arguments.out / "decoding.png")
+    write_atomic(arguments.out / "decoding.md", markdown(report, "decoding.png").encode())
+    text = json.dumps(report, indent=1, allow_nan=True)
+    write_atomic(arguments.out / "decoding.json", (text + "\n").encode())
+    print(f"written: {arguments.out}/decoding.md, .png and .json", flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
