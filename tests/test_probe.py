@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT, TINY, deepspeed, metrics, ranks, start_ranks
+from labelled import labelled_shards
 from safetensors.torch import load_file
-from tiny import electrode_places, smooth_windows
 
 from data.errors import InputError
-from data.shards.manifest import Montage, montage_id, read_manifest, write_manifest
-from data.shards.tars import write_shard
+from data.shards.manifest import read_manifest
 from trainer.decoding.config import ProbeConfig
 from trainer.decoding.report import head_classes
 from trainer.decoding.statistics import balanced_accuracy, by_person, shuffled, with_interval
@@ -24,56 +23,10 @@ from trainer.decoding.task import ProbeTask
 from trainer.decoding.windows import Labelled, features, read_windows, weights_hash
 from trainer.engine.plan import make_plan
 
-SFREQ_HZ = 200.0
-PEOPLE = {"train": 4, "val": 3, "test": 3}
 PROBE = [
     "--steps", 6, "--global_batch", 16, "--micro_batch", 8, "--workers", 1, "--log_every", 1,
     "--eval_every", 3, "--save_every", 3,
 ]  # fmt: skip
-
-
-def labelled_shards(folder, labels=("rest", "task"), unlabelled=2, each=12, splits=PEOPLE):
-    """People with `each` windows of each label and some without; of the last label the windows
-    have 20 Hz in them. Every person is a shard, of one of two montages in turn."""
-    folder.mkdir(parents=True)
-    rng, shards, montages, recordings = np.random.default_rng(0), [], {}, []
-    for split, count in splits.items():
-        for number in range(count):
-            channels = (12, 16)[number % 2]
-            names, places = electrode_places("biosemi32", channels)
-            montage = montage_id(names, places)
-            montages[montage] = Montage(names, places)
-            recording = f"A_sub-{split}{number}_ses-0_run-0"
-            recordings.append(
-                {
-                    "id": recording, "dataset": "A", "subject": f"{split}{number}", "session": "0",
-                    "run": "0", "split": split, "montage": montage, "scale_uv": 10.0, "unit": "V",
-                }
-            )  # fmt: skip
-            own = [*labels * each, *[None] * unlabelled]
-            eeg = smooth_windows(places, len(own), 100, rng)
-            tone = 2 * np.sin(2 * np.pi * 20 * np.arange(100) / SFREQ_HZ)
-            eeg[[label is not None and label == labels[-1] for label in own]] += tone.astype(
-                np.float16
-            )
-            metas = [{"recording": recording, "onset_s": i / 2} for i in range(len(own))]
-            for meta, label in zip(metas, own, strict=True):
-                meta |= {"label": label} if label else {}
-            shards.append(
-                write_shard(
-                    folder / f"A-{split}-{number:05d}.tar",
-                    [f"{recording}_{i:05d}" for i in range(len(own))], eeg, metas,
-                    dataset="A", split=split, montage=montage,
-                )
-            )  # fmt: skip
-    write_manifest(
-        folder,
-        profile={"name": "default", "sfreq_hz": SFREQ_HZ, "l_freq_hz": 0.5, "h_freq_hz": 75.0,
-                 "window_samples": 100},
-        montages=montages, recordings=recordings, shards=shards,
-        split={"rule": "by hand"}, source={"program": "tests"},
-    )  # fmt: skip
-    return folder
 
 
 @pytest.fixture(scope="module")

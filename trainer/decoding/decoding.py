@@ -20,6 +20,7 @@ from data.errors import InputError
 from data.shards.manifest import Manifest
 from model.autoencoder import MaskedVAE
 from model.config import from_dict
+from model.pooling import POOLS
 from trainer.checkpoints.weights import load_model
 from trainer.decoding.closed_forms import closed_forms, log_total_power
 from trainer.decoding.encoders import encoder_methods, outputs
@@ -62,6 +63,8 @@ def decode(config: Decoding, manifest: Manifest) -> dict:
     folds = make_folds(config.protocol, known.rows)
     _check_folds(folds, known, config.protocol)
     encoders = _encoders(config, manifest, known, folds)
+    if encoders and not known.one_montage:
+        _check_pools(config.pools, where)
     evaluate = _Evaluation(known, folds, inner_groups(config.protocol, known.rows))
     methods = closed_forms(
         known.batches, manifest.profile["sfreq_hz"], known.one_montage, config.adapted
@@ -219,6 +222,16 @@ def _comparisons(scores: dict[str, Scores], closed: Sequence[str],
                 difference = compare(scores[method.label][score], scores[rival][score])
                 found.append({"method": method.label, "rival": rival, "score": score, **difference})
     return found
+
+
+def _check_pools(pools: Sequence[str], where: str) -> None:
+    free = [name for name, pool in POOLS.items() if not pool.places]
+    for pool in pools:
+        if pool not in free:
+            raise InputError(
+                f"--pool {pool} needs one montage: the recordings of {where} have several",
+                f"--pool {' or '.join(free)}; or pack without skipping channels that some lack",
+            )
 
 
 def _check_folds(folds: Sequence[Fold], known: LabelledWindows, protocol: str) -> None:
