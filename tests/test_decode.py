@@ -29,7 +29,8 @@ def rows(windows=6, people=7) -> Rows:
     person = np.repeat(np.arange(people), windows)
     split = np.where(person < 4, "train", np.where(person < 5, "val", "test"))
     onset_s = np.tile(np.arange(windows)[::-1].astype(float), people)
-    return Rows(person, person.copy(), onset_s, split, PEOPLE)
+    truth = np.tile(np.arange(windows) % 2, people)
+    return Rows(person, person.copy(), truth, onset_s, split, PEOPLE)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_folds_depend_on_names_alone():
     there = rows()
     order = np.random.default_rng(0).permutation(len(there.person))
     mixed = Rows(*(getattr(there, name)[order] for name in
-                   ("person", "recording", "onset_s", "split")), PEOPLE)  # fmt: skip
+                   ("person", "recording", "truth", "onset_s", "split")), PEOPLE)  # fmt: skip
     for one, other in zip(make_folds("folds:3", there), make_folds("folds:3", mixed), strict=True):
         assert {*there.person[one.test]} == {*mixed.person[other.test]}
 
@@ -88,6 +89,20 @@ def test_within_a_person_a_stretch_of_time_is_scored():
         assert found[1] - found[0] == 1.0  # neighbours in time, though windows come backwards
     assert {*inner_groups("within:3", there)} == {0, 1, 2}
     assert inner_groups("loso", there) is there.person
+
+
+def test_the_first_windows_of_each_class_are_fitted_on():
+    there = rows(windows=8)
+    folds = make_folds("first:2", there)
+    assert len(folds) == 7
+    for fold in folds:
+        assert len(fold.train) == 4
+        assert len(fold.test) == 4
+        for label in (0, 1):
+            mine = there.onset_s[fold.train][there.truth[fold.train] == label]
+            rest = there.onset_s[fold.test][there.truth[fold.test] == label]
+            assert len(mine) == 2
+            assert mine.max() < rest.min()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +132,8 @@ def test_folds_of_a_file(content, says, tmp_path):
     ("rule", "says"),
     [
         ("folds:9", "of 7 people"), ("folds:1", "2 or more"), ("folds", "folds:5"),
-        ("within:9", "too few windows"), ("lodo", "no such file or rule"),
+        ("within:9", "too few windows"), ("first:4", "of a class"),
+        ("first:0", "1 or more"), ("lodo", "no such file or rule"),
     ],
 )  # fmt: skip
 def test_folds_that_cannot_be_made_are_refused(rule, says):
@@ -231,6 +247,7 @@ def test_what_is_planted_is_decoded(decoded):
     means = {name: np.mean(each["balanced_accuracy"]) for name, each in report["scores"].items()}
     assert means["log band power"] > 0.95
     assert means["tangent space, 5 bands"] > 0.95
+    assert means["CSP, 5 bands"] > 0.9
     assert means["encoder, channel_std"] > 0.8
     assert {"untrained, mean *", "encoder, covariance *", "total power"} <= set(means)
     assert 0.2 < means["labels shuffled"] < 0.8

@@ -1,25 +1,29 @@
 """What a decoder is compared with: closed forms on the same windows and people.
 
-What an expert would try first: log band power, and the covariances of the channels in five bands,
-read in the tangent space. On EEGMAT (rest against arithmetic, 32 people, 5 s) the latter is the one
-to beat. Both need channels that all windows have; elsewhere band power is averaged over channels.
+What an expert would try first: log band power, common spatial patterns, and the covariances of the
+channels in five bands, read in the tangent space. On EEGMAT (rest against arithmetic, 32 people,
+5 s) the last is the one to beat. All need channels that all windows have; elsewhere there is band
+power averaged over channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from data.batches.batch import Batch
 from trainer.decoding.estimators import Method
+from trainer.decoding.protocols import Fold
 
 BANDS_HZ = ((1, 4), (4, 8), (8, 13), (13, 30), (30, 45))
 SHRINKAGE = 0.02
 """Share of a covariance that is its mean variance on all channels: the average reference and dead
 bands leave directions empty."""
-BAND_POWER, TANGENT = "log band power", "tangent space"
+BAND_POWER, CSP, TANGENT = "log band power", "CSP", "tangent space"
+CSP_FILTERS = 4
+"""In each band."""
 
 
 def log_band_power(batches: Sequence[Batch], sfreq_hz: float, each_channel: bool) -> np.ndarray:
@@ -61,15 +65,38 @@ def shrunk(covariance: torch.Tensor, share: float = SHRINKAGE) -> torch.Tensor:
     return (1 - share) * covariance + share * mean * torch.eye(size, dtype=covariance.dtype)
 
 
+def common_spatial_patterns(covariances: np.ndarray, truth: np.ndarray) -> Callable:
+    """Log power of the filters that tell the classes of a fold's training rows apart, in each band,
+    `[n, bands * CSP_FILTERS]` (Blankertz et al. 2008, by pyriemann)."""
+
+    def of(fold: Fold) -> np.ndarray:
+        from pyriemann.spatialfilters import CSP
+
+        parts = []
+        for band in covariances.swapaxes(0, 1):
+            filters = CSP(nfilter=CSP_FILTERS, log=True)
+            parts.append(filters.fit(band[fold.train], truth[fold.train]).transform(band))
+        return np.concatenate(parts, 1)
+
+    return of
+
+
 def closed_forms(
-    batches: Sequence[Batch], sfreq_hz: float, one_montage: bool, adapted: bool
+    batches: Sequence[Batch], truth: np.ndarray, sfreq_hz: float, one_montage: bool, adapted: bool
 ) -> list[Method]:
-    """What the EEG alone gives; `adapted`: also with each person's unlabelled windows."""
+    """What the EEG alone gives; `adapted`: also with each person's unlabelled windows. truth: int64
+    `[n]`, which common spatial patterns read of the training rows."""
+    bands = f"{len(BANDS_HZ)} bands"
     power = log_band_power(batches, sfreq_hz, one_montage)
-    name = BAND_POWER if one_montage else f"{BAND_POWER}, mean of channels"
-    forms = [(name, power)]
-    if one_montage:
-        forms.append((f"{TANGENT}, {len(BANDS_HZ)} bands", band_covariances(batches, sfreq_hz)))
+    if not one_montage:
+        forms = [(f"{BAND_POWER}, mean of channels", power)]
+    else:
+        covariances = band_covariances(batches, sfreq_hz)
+        forms = [
+            (BAND_POWER, power),
+            (f"{CSP}, {bands}", common_spatial_patterns(covariances, truth)),
+            (f"{TANGENT}, {bands}", covariances),
+        ]
     kinds = (False, True) if adapted else (False,)
     return [Method(name, features, kind) for kind in kinds for name, features in forms]
 

@@ -26,7 +26,7 @@ from trainer.decoding.closed_forms import closed_forms, log_total_power
 from trainer.decoding.encoders import encoder_methods, outputs
 from trainer.decoding.estimators import DEFAULT_STRENGTH, SHUFFLES, Method, predict
 from trainer.decoding.labelled import LabelledWindows, halves, read_labelled
-from trainer.decoding.protocols import Fold, inner_groups, make_folds
+from trainer.decoding.protocols import ALONE, Fold, inner_groups, make_folds
 from trainer.decoding.statistics import SCORES, best_of, compare, person_scores, shuffled
 from trainer.decoding.windows import check_encoder, weights_hash
 
@@ -67,7 +67,7 @@ def decode(config: Decoding, manifest: Manifest) -> dict:
         _check_pools(config.pools, where)
     evaluate = _Evaluation(known, folds, inner_groups(config.protocol, known.rows))
     methods = closed_forms(
-        known.batches, manifest.profile["sfreq_hz"], known.one_montage, config.adapted
+        known.batches, known.truth, manifest.profile["sfreq_hz"], known.one_montage, config.adapted
     )
     closed = [method.label for method in methods]
     scores = {method.label: evaluate(method) for method in methods}
@@ -202,7 +202,7 @@ def _controls(methods: Sequence[Method], known: LabelledWindows, evaluate: _Eval
     first = methods[0]
     power = log_total_power(known.batches, known.one_montage)
     found = {SHUFFLED: evaluate.shuffled(first), POWER: evaluate(Method(POWER, power))}
-    if not config.protocol.startswith("within:"):
+    if not config.protocol.startswith(ALONE):
         found[HALVES] = evaluate(first, truth=halves(known))
     return found
 

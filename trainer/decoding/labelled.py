@@ -113,8 +113,7 @@ def _rows(table: WindowTable, split: str, windows: np.ndarray, chosen: list[int]
 
 def _joined(parts: list[dict], people: Sequence[tuple[str, str]]) -> tuple[np.ndarray, Rows]:
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    truth = whole.pop("truth")
-    return truth, Rows(**whole, people=people)
+    return whole["truth"], Rows(**whole, people=people)
 
 
 def _channels(manifest: Manifest, batches: Sequence[Batch]) -> tuple[str, ...]:

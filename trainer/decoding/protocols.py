@@ -22,7 +22,9 @@ import numpy as np
 from data.errors import InputError, some
 from data.files import read_text
 
-RULES = "folds:N, loso, within:N, split or a JSON file"
+RULES = "folds:N, loso, within:N, first:N, split or a JSON file"
+ALONE = ("within", "first")
+"""Rules by which a person is fitted on and scored."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,12 @@ class Fold:
 
 @dataclass(frozen=True)
 class Rows:
-    """What folds are made of, each `[n]`, by window: int64 numbers of people and recordings,
-    seconds from the recording's start, and the split of the shards."""
+    """What folds are made of, each `[n]`, by window: int64 numbers of people, recordings and
+    classes, seconds from the recording's start, and the split of the shards."""
 
     person: np.ndarray
     recording: np.ndarray
+    truth: np.ndarray
     onset_s: np.ndarray
     split: np.ndarray
     people: Sequence[tuple[str, str]]
@@ -52,10 +55,11 @@ def make_folds(rule: str, rows: Rows) -> list[Fold]:
     kind, _, number = rule.partition(":")
     if kind == "loso" and not number:
         return _by_people(rule, rows, len(np.unique(rows.person)))
-    if kind in ("folds", "within"):
-        if not number.isdigit() or int(number) < 2:
-            raise InputError(f"--protocol {rule}", f"say how many, 2 or more: {kind}:5")
-        make = _by_people if kind == "folds" else _within
+    makers = {"folds": (_by_people, 2), "within": (_within, 2), "first": (_first, 1)}
+    if kind in makers:
+        make, least = makers[kind]
+        if not number.isdigit() or int(number) < least:
+            raise InputError(f"--protocol {rule}", f"say how many, {least} or more: {kind}:5")
         return make(rule, rows, int(number))
     if rule == "split":
         return [_of_split(rows)]
@@ -67,7 +71,7 @@ def make_folds(rule: str, rows: Rows) -> list[Fold]:
 def inner_groups(rule: str, rows: Rows) -> np.ndarray:
     """int64 `[n]`: what is kept together where a setting is chosen on part of the training rows."""
     if not rule.startswith("within:"):
-        return rows.person
+        return rows.person  # of `first` one group: too few windows to choose on
     return _stretches(rows, int(rule.partition(":")[2]))
 
 
@@ -115,6 +119,22 @@ def _within(rule: str, rows: Rows, count: int) -> list[Fold]:
                 )
             train = np.flatnonzero(own & ~test)
             folds.append(Fold(f"{person}:{place}", train, np.flatnonzero(test)))
+    return folds
+
+
+def _first(rule: str, rows: Rows, count: int) -> list[Fold]:
+    folds = []
+    for person in np.unique(rows.person):
+        train = []
+        for label in np.unique(rows.truth):
+            own = np.flatnonzero((rows.person == person) & (rows.truth == label))
+            train += own[np.lexsort((rows.onset_s[own], rows.recording[own]))][:count].tolist()
+        test = np.setdiff1d(np.flatnonzero(rows.person == person), train)
+        if len(train) < count * len(np.unique(rows.truth)) or not len(test):
+            name = " ".join(rows.people[person])
+            what = f"--protocol {rule}: {name} has too few windows of a class"
+            raise InputError(what, "use a smaller N, or --labels with those that everybody has")
+        folds.append(Fold(str(person), np.array(sorted(train)), test))
     return folds
 
 

@@ -43,10 +43,11 @@ def report(task: ProbeTask, plan: Plan) -> dict:
     batches = [*fit.batches, *held.batches]
     own = task.features.cpu()[fit.window]
     methods = [
-        *closed_forms(batches, manifest.profile["sfreq_hz"], one_montage(batches), adapted=False),
+        *closed_forms(batches, np.concatenate([fit.truth, held.truth]),
+                      manifest.profile["sfreq_hz"], one_montage(batches), adapted=False),
         Method(UNTRAINED, torch.cat([twin_fit, twin_found]).double().numpy()),
         Method(THIS, torch.cat([own, found]).double().numpy()),
-    ]
+    ]  # fmt: skip
     people = {
         PROBE: by_person(held.truth, head_classes(plan.run / BEST, found), held.person),
         **_scores(methods, fit, held, config.seed),
