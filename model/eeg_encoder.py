@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -77,25 +78,94 @@ class EegEncoderModel(PreTrainedModel):
         super().__init__(config)
         self.vae = config.vae_config
         self.encoder = Encoder(self.vae)
-        start_weights(self.encoder, seed=0)
         self.post_init()
+        start_weights(self.encoder, seed=0)
 
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        """As transformers has it; ValueError where the folder lacks a tensor, holds another one, or
+        one of another shape (transformers warns, and starts such weights anew)."""
+        kwargs["ignore_mismatched_sizes"] = True  # so that they are named, below
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if found := sorted(map(str, info.get(what) or ())):
+                shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if found[3:] else "")
+                raise ValueError(
+                    f"{args[0] if args else 'the folder'}: {what.replace('_', ' ')}: {shown}. "
+                    "Weights and config.json are of different models, or a file was cut: convert "
+                    "or download it again"
+                )
+        return (model, info) if output_loading_info else model
+
+    @torch.no_grad()
     def _init_weights(self, module) -> None:
-        """Nothing: the weights are started already, and a file replaces them all."""
+        if isinstance(module, nn.Linear):
+            module.weight.normal_(std=module.in_features**-0.5)
+            module.bias.zero_()
+        elif isinstance(module, nn.LayerNorm):
+            module.weight.fill_(1.0)
+            module.bias.zero_()
 
-    def forward(self, eeg: torch.Tensor, positions_m: torch.Tensor) -> EegEncoderOutput:
+    def forward(
+        self,
+        eeg: torch.Tensor,
+        positions_m: torch.Tensor,
+        channel_mask: torch.Tensor | None = None,
+    ) -> EegEncoderOutput:
         """eeg `[B, C, T]` in robust units (a recording divided by its scale), T at least one patch
-        (an incomplete last patch is cut); positions_m `[C, 3]` metres, head frame. Gradients flow.
+        (an incomplete last patch is cut); positions_m metres, head frame: `[C, 3]` of one montage,
+        `[B, C, 3]` of several; channel_mask bool `[B, C]`, True where a channel was recorded: the
+        others are as if left out. Gradients flow.
+
+        ValueError for values that are not finite, places that are not in metres, and, with joint
+        tokens, for several montages or a mask.
         """
         samples = self.vae.patch_samples
         n_patches = eeg.shape[-1] // samples
         if n_patches < 1:
             raise ValueError(f"eeg has {eeg.shape[-1]} samples, a patch has {samples}")
+        if channel_mask is not None:
+            eeg = torch.where(channel_mask[..., None], eeg, 0.0)
+            positions_m = torch.where(channel_mask[..., None], positions_m, 0.0)
+        if not torch.compiler.is_compiling():
+            check_input(eeg, positions_m, channel_mask)
+            if channel_mask is not None and channel_mask.all():
+                channel_mask = None
         cutter = tokens_of(self.vae)
+        if cutter.one_row and (positions_m.dim() == 3 or channel_mask is not None):
+            raise ValueError("joint tokens take one montage: call it for each montage")
         eeg, positions_m = cutter.prepare(eeg, positions_m)
-        tokens, mean, _ = self.encoder(cutter.cut(eeg), positions_m, n_patches)
+        key_mask = None if channel_mask is None else channel_mask.repeat_interleave(n_patches, 1)
+        tokens, mean, _ = self.encoder(cutter.cut(eeg), positions_m, n_patches, key_mask=key_mask)
         tokens = tokens.float()
-        return EegEncoderOutput(tokens, mean, tokens.mean(1))
+        if key_mask is None:
+            return EegEncoderOutput(tokens, mean, tokens.mean(1))
+        weight = key_mask[..., None].float()
+        pooled = (tokens * weight).sum(1) / weight.sum(1)
+        return EegEncoderOutput(tokens, mean, pooled)
+
+
+LEAST_RADIUS_M, MOST_RADIUS_M = 0.04, 0.20
+
+
+def check_input(
+    eeg: torch.Tensor, positions_m: torch.Tensor, channel_mask: torch.Tensor | None = None
+) -> None:
+    """ValueError for values that are not finite, and for places that are no head's in metres."""
+    if not (eeg.isfinite().all() and positions_m.isfinite().all()):
+        raise ValueError("eeg or positions_m has values that are not finite")
+    radius = positions_m.norm(dim=-1)
+    radius = radius.expand(*eeg.shape[:2])
+    known = radius if channel_mask is None else radius[channel_mask]
+    if not len(known.flatten()):
+        raise ValueError("channel_mask: no channel was recorded")
+    if not LEAST_RADIUS_M <= float(known.median()) <= MOST_RADIUS_M:
+        raise ValueError(
+            f"positions_m: the median distance from the head's middle is {float(known.median()):g} "
+            f"m, not {LEAST_RADIUS_M:g} to {MOST_RADIUS_M:g}: give metres, in the head frame"
+        )
+    if channel_mask is not None and not channel_mask.any(1).all():
+        raise ValueError("channel_mask: a window without a channel")
 
 
 if __package__ == "model":  # a folder's copy of this file is registered by transformers itself

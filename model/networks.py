@@ -23,7 +23,8 @@ from .transformer import Linear, Stack, draw_normal
 
 
 class TokenPositions(nn.Module):
-    """Position embedding of every token, `[L, width]`: patch time plus a map of the electrode."""
+    """Position embedding of every token: patch time plus a map of the electrode. `[L, width]`, and
+    `[B, L, width]` of positions_m `[B, C, 3]`."""
 
     def __init__(self, config: ModelConfig, width: int):
         super().__init__()
@@ -35,11 +36,12 @@ class TokenPositions(nn.Module):
         if self.electrode is None:
             return time_ND
         place_CD = self.electrode(electrode_features(positions_m).to(dtype))
-        return (place_CD[:, None] + time_ND).flatten(0, 1)
+        return (place_CD[..., None, :] + time_ND).flatten(-3, -2)
 
 
 class Encoder(nn.Module):
-    """Visible patches `[B, K, P]` -> (normed tokens, latent mean, log-variance or None)."""
+    """Visible patches `[B, K, P]` -> (normed tokens, latent mean, log-variance or None). key_mask:
+    bool `[B, K]`, the tokens that exist."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -54,12 +56,12 @@ class Encoder(nn.Module):
             # learnt.
             self.to_logvar.init_gain, self.to_logvar.init_bias = 0.1, -2.0
 
-    def forward(self, patches_BKP, positions_m, n_patches, keep_BK=None):
+    def forward(self, patches_BKP, positions_m, n_patches, keep_BK=None, key_mask=None):
         dtype = self.embed.weight.dtype
         x_BKD = self.embed(patches_BKP.to(dtype))
         position_LD = self.positions(positions_m, n_patches, dtype)
         x_BKD = x_BKD + (position_LD if keep_BK is None else position_LD[keep_BK])
-        x_BKD = self.stack(x_BKD)
+        x_BKD = self.stack(x_BKD, key_mask)
         mean = self.to_mean(x_BKD).float()
         if self.to_logvar is None:
             return x_BKD, mean, None

@@ -53,16 +53,21 @@ def uses_flash(q: torch.Tensor) -> bool:
     return flash_attn_func is not None and _CHOICE != "sdpa" and fits
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Full softmax attention. q, k, v: `[B, L, heads, head_dim]`; returns the same shape."""
-    if uses_flash(q):
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, key_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Full softmax attention. q, k, v: `[B, L, heads, head_dim]`; returns the same shape. key_mask:
+    bool `[B, L]`, the tokens that are looked at; no flash-attn then."""
+    if uses_flash(q) and key_mask is None:
         return flash_attn_func(q, k, v)
     dtype = q.dtype
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if q.device.type == "cpu":
         q, k, v = q.float(), k.float(), v.float()
+    looked_at = None if key_mask is None else key_mask[:, None, None]
     with sdpa_kernel(_TORCH_KERNELS):
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).to(dtype)
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=looked_at)
+    return found.transpose(1, 2).to(dtype)
 
 
 def kernel_name(device: torch.device, dtype: torch.dtype) -> str:
@@ -149,9 +154,9 @@ class Block(nn.Module):
         self.mlp_in = Linear(width, int(mlp_ratio * width))
         self.mlp_out = Linear(int(mlp_ratio * width), width)
 
-    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
         qkv = self.qkv(self.norm1(x_BLD)).unflatten(-1, (3, self.heads, -1))
-        x_BLD = x_BLD + self.attention_out(attention(*qkv.unbind(2)).flatten(2))
+        x_BLD = x_BLD + self.attention_out(attention(*qkv.unbind(2), key_mask).flatten(2))
         return x_BLD + self.mlp_out(F.gelu(self.mlp_in(self.norm2(x_BLD))))
 
 
@@ -171,10 +176,10 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.recompute = False
 
-    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
-                x_BLD = checkpoint(block, x_BLD, use_reentrant=False)
+                x_BLD = checkpoint(block, x_BLD, key_mask, use_reentrant=False)
             else:
-                x_BLD = block(x_BLD)
+                x_BLD = block(x_BLD, key_mask)
         return self.norm(x_BLD)
