@@ -48,11 +48,13 @@ class Chosen:
     positions_from: str
 
 
-def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
+def choose_channels(
+    info: mne.Info, montage: str | None, where: str, fewest: int = FEWEST
+) -> Chosen:
     """Choose the EEG channels of `info`; `where` names the file in messages.
 
     `montage` (a built-in name or a file MNE reads as one) overrides the recording's positions.
-    Raises InputError where fewer than FEWEST of them, or than half, have a position.
+    Raises InputError where fewer than `fewest` of them, or than half, have a position.
     """
     types = info.get_channel_types()
     typed = [index for index, kind in enumerate(types) if kind == "eeg"]
@@ -80,7 +82,7 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
     if montage is None:
         known = {} if letters == "" else template_positions(letters or TEMPLATE)
         own = own_places(info, names, candidates, known, where)
-    if len(own.places) >= max(FEWEST, LEAST_PLACED * len(candidates)):
+    if len(own.places) >= max(fewest, LEAST_PLACED * len(candidates)):
         places, labels = own.places, dict(names) | own.labels
         source = "the recording" + f", {own.handling}" * bool(own.handling)
         for index in own.wrong:
@@ -106,8 +108,8 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
             left_out.add(index, "the difference of two electrodes")
         elif index not in places and index not in own.wrong:
             left_out.add(index, "no position")
-    if len(places) < max(FEWEST, LEAST_PLACED * len(candidates)):
-        raise _too_few_placed(where, len(places), [names[index] for index in candidates])
+    if len(places) < max(fewest, LEAST_PLACED * len(candidates)):
+        raise _too_few_placed(where, len(places), [names[index] for index in candidates], fewest)
     picks = each_once(info, candidates, places, parsed, left_out)
     return Chosen(
         picks,
@@ -118,8 +120,8 @@ def choose_channels(info: mne.Info, montage: str | None, where: str) -> Chosen:
     )
 
 
-def _too_few_placed(where: str, placed: int, names: list[str]) -> InputError:
-    least = max(FEWEST, -(-len(names) // 2))
+def _too_few_placed(where: str, placed: int, names: list[str], fewest: int) -> InputError:
+    least = max(fewest, -(-len(names) // 2))
     return InputError(
         f"{where}: {placed} of {len(names)} EEG channels have a known position, at least {least} "
         f"must (channels: {some(names, 12)})",

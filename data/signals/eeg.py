@@ -172,8 +172,8 @@ def _too_few_good(where: str, good: int, total: int, reasons: dict[str, str]) ->
     )
 
 
-def _continuous(recording: Recording, profile: Profile) -> Windows:
-    found = prepare(recording, profile)
+def cut(found: Prepared, recording: Recording, profile: Profile) -> WindowCutter:
+    """The windows of what `prepare` found, not yet scaled."""
     cutter = WindowCutter(
         profile, np.array(found.good), recording.events, stretches_of(recording.raw)
     )
@@ -181,6 +181,12 @@ def _continuous(recording: Recording, profile: Profile) -> Windows:
     for index, part in enumerate(found.parts):
         flat, start_s, holes_s = found.windows_of(index)
         cutter.add(part, flat, start_s, rough, holes_s)
+    return cutter
+
+
+def _continuous(recording: Recording, profile: Profile) -> Windows:
+    found = prepare(recording, profile)
+    cutter = cut(found, recording, profile)
     scale_v = checked_scale(cutter.scale(), recording)
     data, meta = cutter.finish(scale_v)
     amplitudes = None
