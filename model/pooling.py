@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .autoencoder import MaskedVAE
+
 
 @dataclass(frozen=True)
 class ByChannel:
@@ -67,6 +69,16 @@ POOLS = {
 COVARIANCE = "covariance"
 """Covariances between channels along the latents' leading directions (`leading`, `covariances`),
 which are found on training windows."""
+
+
+def by_channel(vae: MaskedVAE, eeg: Tensor, positions_m: Tensor) -> ByChannel:
+    """The outputs of a masked autoencoder's encoder, nothing hidden, on the CPU. eeg `[B, C, T]`,
+    robust units; positions_m `[C, 3]` metres; on the model's device."""
+    rows, count = vae.tokens.rows(eeg.shape[1]), eeg.shape[-1] // vae.config.patch_samples
+    eeg, positions_m = vae.tokens.prepare(eeg, positions_m)
+    tokens, latents, _ = vae.encoder(vae.tokens.cut(eeg), positions_m, count)
+    shape = (len(eeg), rows, count, -1)
+    return ByChannel(tokens.float().view(shape).cpu(), latents.view(shape).cpu())
 
 
 def leading(latents: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("data", "model", "trainer")
+PACKAGES = ("data", "model", "trainer", "use")
 
 
 def files() -> list[Path]:

@@ -111,7 +111,7 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     check_units_known(raw.info, picks, where)
     source, picks = in_one_piece(raw, picks)
     mains_hz = recording.mains_hz or raw.info["line_freq"] or _mains_of(source, picks, where)
-    band = _band(profile, sfreq_hz, mains_hz)
+    band = band_of(profile, sfreq_hz, mains_hz)
 
     window = window_samples(recording, profile)
     spans, short = long_enough(spans_of(raw), lambda length: band.out_samples(length) >= window)
@@ -239,7 +239,7 @@ def describe(
 
 
 @functools.lru_cache(maxsize=8)
-def _band(profile: Profile, sfreq_hz: float, mains_hz: float | None) -> BandPass:
+def band_of(profile: Profile, sfreq_hz: float, mains_hz: float | None) -> BandPass:
     """Designing a filter takes as long as filtering a minute of 64 channels."""
     return BandPass.of(profile, sfreq_hz, mains_hz)
 

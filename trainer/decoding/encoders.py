@@ -10,7 +10,7 @@ import torch
 from data.batches.batch import Batch
 from data.errors import InputError
 from model.autoencoder import MaskedVAE
-from model.pooling import COVARIANCE, POOLS, ByChannel, covariances, leading
+from model.pooling import COVARIANCE, POOLS, ByChannel, by_channel, covariances, leading
 from trainer.decoding.closed_forms import shrunk
 from trainer.decoding.estimators import Method
 from trainer.decoding.protocols import Fold
@@ -33,17 +33,8 @@ def outputs(encoder: MaskedVAE, batches: Sequence[Batch], device: torch.device) 
     for batch in batches:
         for start in range(0, len(batch), SIZE):
             eeg = batch.eeg[start : start + SIZE].to(device).float()
-            found.append(_one(encoder, eeg, batch.positions_m.to(device)))
+            found.append(by_channel(encoder, eeg, batch.positions_m.to(device)))
     return found
-
-
-def _one(encoder: MaskedVAE, eeg: torch.Tensor, positions_m: torch.Tensor) -> ByChannel:
-    rows = encoder.tokens.rows(eeg.shape[1])
-    eeg, positions_m = encoder.tokens.prepare(eeg, positions_m)
-    patches = eeg.shape[-1] // encoder.config.patch_samples
-    tokens, mean, _ = encoder.encoder(encoder.tokens.cut(eeg), positions_m, patches)
-    shape = (len(eeg), rows, patches, -1)
-    return ByChannel(tokens.float().view(shape).cpu(), mean.view(shape).cpu())
 
 
 def encoder_methods(

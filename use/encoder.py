@@ -1,0 +1,173 @@
+"""A pretrained encoder, from volts to features.
+
+    encoder = EEGEncoder.from_pretrained("encoder/")           # of trainer/convert.py, or a run
+    features = encoder.embed(raw)                              # mne Raw: one row for each window
+    features = encoder.embed(epochs, filtered=True)            # mne Epochs: one row for each
+    features = encoder.embed(array, ch_names=names, sfreq=250) # volts [B, C, T]
+
+Loading is strict: a file that lacks a tensor is refused. A window's features depend on that window
+alone, whatever else is in the call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import mne
+import numpy as np
+import torch
+
+from data.errors import InputError, did_you_mean
+from data.signals.profiles import PROFILES, Profile
+from model.autoencoder import MaskedVAE
+from model.config import ModelConfig, from_dict
+from model.pooling import POOLS, by_channel
+from trainer.checkpoints.weights import load_model
+from use.signals import Signals, prepare_raw, prepare_trials, windows_of
+
+TOKENS_AT_ONCE = 65_536
+"""About 1 GB of activations with `base`."""
+
+
+class EEGEncoder:
+    """See the module. `config`: the network; `profile`: how its EEG is made; `trained_on`: people
+    and recordings of pretraining, whom no score may include."""
+
+    def __init__(self, model: MaskedVAE, profile: Profile, trained_on: dict, sha256: str):
+        self.model, self.profile = model.eval(), profile
+        self.trained_on, self.sha256 = trained_on, sha256
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: str = "cpu") -> EEGEncoder:
+        """Of a folder or file of trainer/convert.py, or of a run folder. InputError where tensors
+        are missing or unknown."""
+        path = Path(path)
+        model, signal, trained_on = _read_folder(path) if _is_folder(path) else _read(path)
+        return cls(model.to(device), _profile(path, signal), trained_on, _hash(model))
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def prepare(
+        self,
+        data,
+        *,
+        ch_names: list[str] | None = None,
+        sfreq: float | None = None,
+        onsets_s: np.ndarray | None = None,
+        **settings,
+    ) -> Signals:
+        """The encoder's input. data: mne Raw (its windows, or those at `onsets_s`), mne Epochs, or
+        an array `[B, C, T]` with `ch_names` and `sfreq`. settings: of `windows_of` or
+        `prepare_trials` in use/signals.py. InputError for input that cannot be used."""
+        if isinstance(data, mne.io.BaseRaw):
+            return windows_of(data, self.profile, onsets_s=onsets_s, **settings)
+        if isinstance(data, mne.BaseEpochs):
+            return self._of_epochs(data, settings)
+        if ch_names is None or sfreq is None:
+            raise InputError(
+                "an array without ch_names or sfreq", "say both: the encoder needs places and rate"
+            )
+        return prepare_trials(data, ch_names, sfreq, self.profile, **settings)
+
+    def prepare_raw(self, raw: mne.io.BaseRaw, **settings) -> mne.io.RawArray:
+        """A whole recording as packing would treat it; `use.signals.prepare_raw`."""
+        return prepare_raw(raw, self.profile, **settings)
+
+    def embed(self, data, pool: str = "mean", **prepare) -> np.ndarray:
+        """float32 `[B, D]`: features of each window; pool: see model/pooling.py. Where `pool` keeps
+        channels, columns are those of `prepare(...).names`, in their order."""
+        return self.embed_signals(self.prepare(data, **prepare), pool)
+
+    def embed_signals(self, signals: Signals, pool: str = "mean") -> np.ndarray:
+        """float32 `[B, D]` of what `prepare` gave."""
+        if pool not in POOLS:
+            raise InputError(f"pool={pool}", did_you_mean(pool, POOLS, ", ".join(POOLS)))
+        return torch.cat([POOLS[pool].columns(out) for out in self._outputs(signals)]).numpy()
+
+    @torch.inference_mode()
+    def _outputs(self, signals: Signals):
+        eeg, positions_m = (torch.from_numpy(x) for x in (signals.eeg, signals.positions_m))
+        tokens = self.config.token_count(*eeg.shape[1:])
+        if tokens < 1:
+            raise InputError(
+                f"windows of {eeg.shape[-1]} samples at {self.profile.sfreq_hz:g} Hz are shorter "
+                f"than a patch, {self.config.patch_samples} samples",
+                "give longer windows",
+            )
+        rows = max(1, TOKENS_AT_ONCE // tokens)
+        for start in range(0, len(eeg), rows):
+            part = eeg[start : start + rows].to(self.device)
+            yield by_channel(self.model, part, positions_m.to(self.device))
+
+    def _of_epochs(self, epochs: mne.BaseEpochs, settings: dict) -> Signals:
+        kept = [name for name, kind in zip(epochs.ch_names, epochs.get_channel_types(), strict=True)
+                if kind == "eeg" and name not in epochs.info["bads"]]  # fmt: skip
+        if not kept:
+            raise InputError("the epochs have no good EEG channel", "set the channels' types")
+        places = np.array([epochs.info["chs"][epochs.ch_names.index(n)]["loc"][:3] for n in kept])
+        known = np.isfinite(places).all() and np.abs(places).max() > 0
+        if known and "montage" not in settings:
+            settings = {"positions_m": places, **settings}
+        return prepare_trials(
+            epochs.get_data(picks=kept), kept, epochs.info["sfreq"], self.profile, **settings
+        )
+
+
+ESSENTIAL = ("sfreq_hz", "l_freq_hz", "h_freq_hz", "window_samples")
+
+
+def _profile(path: Path, signal: dict) -> Profile:
+    """How the EEG of training was made; InputError where the weights do not say."""
+    if lacking := [name for name in ESSENTIAL if name not in signal]:
+        raise InputError(
+            f"{path}: does not say how its EEG was made ({', '.join(lacking)})",
+            "convert the run again with trainer/convert.py",
+        )
+    known = {entry.name for entry in fields(Profile)}
+    base = PROFILES.get(signal.get("name"), PROFILES["default"])
+    return replace(base, **{name: value for name, value in signal.items() if name in known})
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is a folder for transformers, not a run."""
+    return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+
+
+def _read(path: Path) -> tuple[MaskedVAE, dict, dict]:
+    model, meta = load_model(path, need="encoder")
+    return model, meta["signal"], meta["trained_on"]
+
+
+def _read_folder(path: Path) -> tuple[MaskedVAE, dict, dict]:
+    from model.eeg_encoder import EegEncoderModel  # transformers takes seconds to import
+
+    try:
+        config = json.loads((path / "config.json").read_text())
+        if config.get("model_type") != "eeg_masked_vae_encoder":
+            raise ValueError(f"model_type is {config.get('model_type')!r}")
+        folder = EegEncoderModel.from_pretrained(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: {error}", "give a folder of trainer/convert.py") from None
+    model = MaskedVAE(from_dict(folder.config.vae))
+    model.encoder.load_state_dict(folder.encoder.state_dict())
+    trained_on = {"subjects": folder.config.trained_on}
+    if folder.config.trained_recordings is not None:
+        trained_on["recordings"] = folder.config.trained_recordings
+    return model, folder.config.signal, trained_on
+
+
+def _hash(model: MaskedVAE) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
