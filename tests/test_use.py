@@ -358,3 +358,31 @@ def test_paradigms_that_do_not_fit_are_refused(encoder):
     as_trained(given, encoder)
     assert type(given) is LeftRightImagery
     assert torch.is_tensor(next(encoder.model.parameters()))
+
+
+# ---- the page ----------------------------------------------------------------------------------
+
+
+def code_of(page: str, name: str) -> str:
+    text = (ROOT / page).read_text()
+    return text.split(f"```python\n# {name}\n")[1].split("```")[0]
+
+
+def test_the_page_runs(folder, tmp_path, monkeypatch):
+    """The code of docs/use.md, but for MOABB's evaluation, which is above."""
+    raw = recording()
+    raw.save(tmp_path / "recording_raw.fif", verbose="error")
+    (tmp_path / "encoder").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    trials, labels = trials_of()
+    known = {"names": NAMES, "trials": trials * 1e6, "labels": labels}
+    known |= {"eeg": torch.randn(2, 12, 200), "channel_mask": torch.ones(2, 12).bool()}
+    for name in ("features", "arrays", "sklearn", "transformers"):
+        code = code_of("docs/use.md", name).replace("recording.edf", "recording_raw.fif")
+        if name == "transformers":
+            known["positions_m"] = torch.from_numpy(known["signals"].positions_m)
+        exec(compile(code, name, "exec"), known)
+        if name == "features":
+            assert known["features"].shape == (80, 192)
+    assert known["pipeline"].score(known["trials"], labels) == 1.0
+    assert known["found"].pooler_output.shape == (2, 32)
