@@ -24,9 +24,8 @@ from data.batches.batch import Batch
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig, preset
 from trainer.engine.deepspeed_json import read_deepspeed_config
-from trainer.engine.optim import make_optimizer
+from trainer.engine.optim import layered_groups, make_optimizer
 from trainer.masked.config import MaskedConfig
-from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import start_ranks
 
 REFERENCE = "plain PyTorch, bf16 autocast"

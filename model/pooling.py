@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .autoencoder import MaskedVAE
+from .networks import Encoder
+from .tokens import tokens_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class ByChannel:
 
     tokens: Tensor
     latents: Tensor
+
+    def cpu(self) -> ByChannel:
+        return ByChannel(self.tokens.cpu(), self.latents.cpu())
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,15 @@ COVARIANCE = "covariance"
 which are found on training windows."""
 
 
-def by_channel(vae: MaskedVAE, eeg: Tensor, positions_m: Tensor) -> ByChannel:
-    """The outputs of a masked autoencoder's encoder, nothing hidden, on the CPU. eeg `[B, C, T]`,
-    robust units; positions_m `[C, 3]` metres; on the model's device."""
-    rows, count = vae.tokens.rows(eeg.shape[1]), eeg.shape[-1] // vae.config.patch_samples
-    eeg, positions_m = vae.tokens.prepare(eeg, positions_m)
-    tokens, latents, _ = vae.encoder(vae.tokens.cut(eeg), positions_m, count)
+def by_channel(encoder: Encoder, eeg: Tensor, positions_m: Tensor) -> ByChannel:
+    """The outputs of an encoder, nothing hidden; gradients flow. eeg `[B, C, T]`, robust units;
+    positions_m `[C, 3]` metres; on its device."""
+    cutter = tokens_of(encoder.config)
+    rows, count = cutter.rows(eeg.shape[1]), eeg.shape[-1] // encoder.config.patch_samples
+    eeg, positions_m = cutter.prepare(eeg, positions_m)
+    tokens, latents, _ = encoder(cutter.cut(eeg), positions_m, count)
     shape = (len(eeg), rows, count, -1)
-    return ByChannel(tokens.float().view(shape).cpu(), latents.view(shape).cpu())
+    return ByChannel(tokens.float().view(shape), latents.view(shape))
 
 
 def leading(latents: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -20,10 +20,9 @@ from model.config import ModelConfig, preset
 from trainer.checkpoints import load
 from trainer.checkpoints.save import save
 from trainer.engine.deepspeed_json import read_deepspeed_config
-from trainer.engine.optim import make_optimizer
+from trainer.engine.optim import layered_groups, make_optimizer
 from trainer.masked.config import MaskedConfig
 from trainer.masked.initial import parity_batch
-from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import Ranks, run_ranks, start_ranks
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_heads": 2,

@@ -13,9 +13,8 @@ from model.config import preset
 from trainer.eeg2meg import parse as parse_translation
 from trainer.engine.config import add_flags, resolve
 from trainer.engine.deepspeed_json import read_deepspeed_config, with_precision
-from trainer.engine.optim import lr_factor
+from trainer.engine.optim import layered_groups, lr_factor
 from trainer.masked.config import MaskedConfig, kl_weight
-from trainer.masked.task import layered_groups
 from trainer.ranks.ranks import hostfile_argument
 
 

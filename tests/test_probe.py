@@ -17,9 +17,8 @@ from safetensors.torch import load_file
 from data.errors import InputError
 from data.shards.manifest import read_manifest
 from trainer.decoding.config import ProbeConfig
-from trainer.decoding.report import head_classes
 from trainer.decoding.statistics import balanced_accuracy, by_person, shuffled, with_interval
-from trainer.decoding.task import ProbeTask
+from trainer.decoding.task import ProbeTask, head_classes
 from trainer.decoding.windows import Labelled, features, read_windows, weights_hash
 from trainer.engine.plan import make_plan
 

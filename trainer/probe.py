@@ -17,7 +17,6 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from trainer.decoding.config import DEFAULTS, ProbeConfig
-from trainer.decoding.report import report
 from trainer.decoding.task import ProbeTask
 from trainer.engine.config import add_flags, resolve
 from trainer.engine.start import run_task
@@ -37,7 +36,7 @@ def main() -> None:
     task = ProbeTask(config)
     done = run_task(task, config)
     if done.whole:
-        report(task, done.plan)
+        task.report(done.plan)
         print(f"done: {done.plan.run}/best holds the head and what it reads", flush=True)
     done.end()
 

@@ -106,7 +106,7 @@ class EEGEncoder:
         rows = max(1, TOKENS_AT_ONCE // tokens)
         for start in range(0, len(eeg), rows):
             part = eeg[start : start + rows].to(self.device)
-            yield by_channel(self.model, part, positions_m.to(self.device))
+            yield by_channel(self.model.encoder, part, positions_m.to(self.device)).cpu()
 
     def _of_epochs(self, epochs: mne.BaseEpochs, settings: dict) -> Signals:
         kept = [name for name, kind in zip(epochs.ch_names, epochs.get_channel_types(), strict=True)

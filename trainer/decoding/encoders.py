@@ -33,7 +33,7 @@ def outputs(encoder: MaskedVAE, batches: Sequence[Batch], device: torch.device) 
     for batch in batches:
         for start in range(0, len(batch), SIZE):
             eeg = batch.eeg[start : start + SIZE].to(device).float()
-            found.append(by_channel(encoder, eeg, batch.positions_m.to(device)))
+            found.append(by_channel(encoder.encoder, eeg, batch.positions_m.to(device)).cpu())
     return found
 
 

@@ -1,4 +1,4 @@
-"""The scores of a finished probe, beside the closed forms, on people that nothing was chosen on.
+"""The scores of a trained classifier beside closed forms, on people that nothing was chosen on.
 
 RUN/best was chosen on the split val, so the split test is scored; where there is none, val is, and
 the report says so.
@@ -7,11 +7,10 @@ the report says so.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from data.files import write_atomic
 from model.autoencoder import MaskedVAE
@@ -19,47 +18,47 @@ from trainer.decoding.closed_forms import closed_forms
 from trainer.decoding.estimators import DEFAULT_STRENGTH, SHUFFLES, Method, predict
 from trainer.decoding.protocols import Fold
 from trainer.decoding.statistics import by_person, shuffled, with_interval
-from trainer.decoding.task import ProbeTask
-from trainer.decoding.windows import Known, features, one_montage
-from trainer.engine.task import BEST, Plan
+from trainer.decoding.windows import Known, Labelled, features, one_montage
+from trainer.engine.task import Plan
 
-PROBE, THIS, UNTRAINED = "this probe", "this encoder", "untrained encoder"
+THIS, UNTRAINED = "this encoder", "untrained encoder"
 SHUFFLED = "labels shuffled"
 
 
-def report(task: ProbeTask, plan: Plan) -> dict:
-    """Score RUN/best; print the table and write RUN/scores.json, which this returns."""
-    config, manifest, labelled = plan.config, plan.manifest, task.labelled
-    split = labelled.scored
+def report(
+    plan: Plan, labelled: Labelled, name: str, classes_of: Callable[[Known], np.ndarray],
+    encoder: MaskedVAE,
+) -> dict:  # fmt: skip
+    """Score what was trained, called `name`; print the table and write RUN/scores.json, which this
+    returns. classes_of: held-out windows -> int64 `[n]`. encoder: the pretrained one, whose frozen
+    features stand beside, and its untrained twin's."""
+    config, manifest, split = plan.config, plan.manifest, labelled.scored
     fit, held = (
         labelled.read_known(manifest, part, labelled.spread(part, windows))
         for part, windows in (("train", config.fit_windows), (split, config.test_windows))
     )
-    twin = MaskedVAE(task.model, config.seed).to(next(task.encoder.parameters()).device).eval()
-    found, twin_found, twin_fit = (
-        torch.cat([features(encoder, batch) for batch in known.batches])
-        for encoder, known in ((task.encoder, held), (twin, held), (twin, fit))
-    )
     batches = [*fit.batches, *held.batches]
-    own = task.features.cpu()[fit.window]
-    methods = [
-        *closed_forms(batches, np.concatenate([fit.truth, held.truth]),
-                      manifest.profile["sfreq_hz"], one_montage(batches), adapted=False),
-        Method(UNTRAINED, torch.cat([twin_fit, twin_found]).double().numpy()),
-        Method(THIS, torch.cat([own, found]).double().numpy()),
-    ]  # fmt: skip
+    methods = closed_forms(
+        batches, np.concatenate([fit.truth, held.truth]), manifest.profile["sfreq_hz"],
+        one_montage(batches), adapted=False,
+    )  # fmt: skip
+    twin = MaskedVAE(encoder.config, config.seed).to(next(encoder.parameters()).device).eval()
+    for label, one in ((UNTRAINED, twin), (THIS, encoder)):
+        columns = torch.cat([features(one, batch) for batch in batches])
+        methods.append(Method(label, columns.double().numpy()))
     people = {
-        PROBE: by_person(held.truth, head_classes(plan.run / BEST, found), held.person),
+        name: by_person(held.truth, classes_of(held), held.person),
         **_scores(methods, fit, held, config.seed),
     }
     names = labelled.tables[split].names.people
     result = {
+        "trained": name,
         "split": split,
         "windows": len(held.window),
         "fit_windows": len(fit.window),
         "chance": 1 / len(labelled.classes),
         "people": [" ".join(names[number]) for number in np.unique(held.person)],
-        "balanced_accuracy": {name: each.tolist() for name, each in people.items()},
+        "balanced_accuracy": {label: each.tolist() for label, each in people.items()},
     }
     write_atomic(plan.run / "scores.json", (json.dumps(result, indent=1) + "\n").encode())
     print(table(result), flush=True)
@@ -87,14 +86,6 @@ def _scores(methods: list[Method], fit: Known, held: Known, seed: int) -> dict[s
     return {**found, SHUFFLED: np.mean(wrong, 0)}
 
 
-def head_classes(best: Path, found: torch.Tensor) -> np.ndarray:
-    """Classes of features `[n, D]` by a probe's RUN/best, int64 `[n]`."""
-    state = load_file(best / "probe.safetensors")
-    standard = (found - state["features.mean"]) / state["features.std"]
-    logits = standard @ state["linear.weight"].T + state["linear.bias"]
-    return logits.argmax(1).numpy()
-
-
 def table(result: dict) -> str:
     """The scores as text: means over people with Student's intervals."""
     people = {name: np.array(each) for name, each in result["balanced_accuracy"].items()}
@@ -106,8 +97,9 @@ def table(result: dict) -> str:
         *(f"  {name:<32} {with_interval(each)}" for name, each in people.items()),
         f"All but the first: logistic regression on {result['fit_windows']} training windows.",
     ]
-    rivals = [name for name in people if name not in (PROBE, THIS, SHUFFLED)]
+    own = result["trained"]
+    rivals = [name for name in people if name not in (own, THIS, SHUFFLED)]
     best = max(rivals, key=lambda name: people[name].mean())
-    gain = people[PROBE] - people[best]
-    lines.append(f"  {'this probe - ' + best:<32} {with_interval(gain)}")
+    gain = people[own] - people[best]
+    lines.append(f"  {own + ' - ' + best:<32} {with_interval(gain)}")
     return "\n".join(lines)

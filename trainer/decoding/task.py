@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -25,14 +26,17 @@ from model.config import from_dict
 from model.losses import LossTerms
 from trainer.checkpoints.weights import load_model
 from trainer.decoding.config import ProbeConfig
+from trainer.decoding.report import report
 from trainer.decoding.statistics import balanced_accuracy, by_person
 from trainer.decoding.windows import (
+    Known,
     Labelled,
     check_encoder,
+    features,
     features_of,
     weights_hash,
 )
-from trainer.engine.task import Cost, Plan, Progress, Task
+from trainer.engine.task import BEST, Cost, Plan, Progress, Task
 from trainer.ranks.ranks import Ranks, broadcast_object
 
 
@@ -164,3 +168,20 @@ class ProbeTask(Task):
             f"linear probe of {self.config.init} (frozen): {model.linear.in_features} features, "
             f"labels {', '.join(self.labelled.names)}"
         )
+
+    def report(self, plan: Plan) -> dict:
+        """Score RUN/best on people that nothing was chosen on; trainer/decoding/report.py."""
+
+        def classes_of(held: Known) -> np.ndarray:
+            found = torch.cat([features(self.encoder, batch) for batch in held.batches])
+            return head_classes(plan.run / BEST, found)
+
+        return report(plan, self.labelled, "this probe", classes_of, self.encoder)
+
+
+def head_classes(best: Path, found: torch.Tensor) -> np.ndarray:
+    """Classes of features `[n, D]` by a probe's RUN/best, int64 `[n]`."""
+    state = load_file(best / "probe.safetensors")
+    standard = (found - state["features.mean"]) / state["features.std"]
+    logits = standard @ state["linear.weight"].T + state["linear.bias"]
+    return logits.argmax(1).numpy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import MethodType
+from typing import Protocol
 
 import torch
 import torch._inductor
@@ -50,6 +51,32 @@ def parameter_groups(
         )
         group["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
+
+
+class Layered(Protocol):
+    """What `layered_groups` reads of a run's settings."""
+
+    weight_decay: float
+    layer_decay: float
+
+
+def layered_groups(model: nn.Module, config: Layered, depth: int) -> list[dict]:
+    """Groups in which layer l of an encoder of `depth` blocks learns at layer_decay **
+    (depth + 1 - l) of the rate (Clark et al. 2020)."""
+    return parameter_groups(
+        model,
+        config.weight_decay,
+        lambda name: config.layer_decay ** (depth + 1 - layer_of(name, depth)),
+    )
+
+
+def layer_of(name: str, depth: int) -> int:
+    """How deep a parameter sits: 0 embedding, 1..depth encoder blocks, depth + 1 the rest."""
+    if name.startswith("encoder.stack.blocks."):
+        return int(name.split(".")[3]) + 1
+    if name.startswith(("encoder.embed.", "encoder.positions.")):
+        return 0
+    return depth + 1
 
 
 def make_optimizer(groups: list[dict], config: RunConfig) -> torch.optim.AdamW:

@@ -14,7 +14,7 @@ from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
 from model.flops import training_flops
 from model.losses import LossTerms
-from trainer.engine.optim import parameter_groups
+from trainer.engine.optim import layered_groups
 from trainer.engine.task import Cost, Plan, Progress, Task
 from trainer.masked.config import MaskedConfig, kl_weight
 from trainer.masked.draw import DrawMasks
@@ -100,21 +100,3 @@ class MaskedTask(Task):
             f"{self.model.preset}: encoder {encoder:.2f} M, decoder {decoder:.2f} M, "
             f"tokens: {self.model.tokens}, {plan.tokens_per_sample:.0f} a window"
         )
-
-
-def layered_groups(model: nn.Module, config: MaskedConfig, depth: int) -> list[dict]:
-    """The optimizer's groups of a masked autoencoder of that depth."""
-    return parameter_groups(
-        model,
-        config.weight_decay,
-        lambda name: config.layer_decay ** (depth + 1 - layer_of(name, depth)),
-    )
-
-
-def layer_of(name: str, depth: int) -> int:
-    """How deep a parameter sits: 0 embedding, 1..depth encoder blocks, depth + 1 the rest."""
-    if name.startswith("encoder.stack.blocks."):
-        return int(name.split(".")[3]) + 1
-    if name.startswith(("encoder.embed.", "encoder.positions.")):
-        return 0
-    return depth + 1

@@ -1,0 +1,246 @@
+"""Fine-tuning an encoder to classify windows, whole or through LoRA, as a task of the one loop.
+
+The head reads the encoder's pooled tokens (model/pooling.py) after a LayerNorm and starts at zero.
+Layers near the input learn slower (`--layer_decay`). With `--lora_rank` the encoder stays as it is
+and low-rank updates of its attention and MLP are trained (Hu et al. 2022, by peft): .15 M of 2.7 M
+parameters of `tiny` at rank 8. RUN/best holds whole weights either way, merged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from data.batches.batch import Batch
+from data.batches.window_table import AddFields
+from data.errors import InputError
+from data.files import write_atomic
+from data.shards.manifest import Manifest
+from model.config import ModelConfig, from_dict
+from model.flops import training_flops
+from model.losses import LossTerms
+from model.networks import Encoder
+from model.pooling import POOLS, by_channel
+from model.transformer import start_weights
+from trainer.checkpoints.weights import load_model
+from trainer.decoding.config import FinetuneConfig
+from trainer.decoding.report import report
+from trainer.decoding.statistics import balanced_accuracy, by_person
+from trainer.decoding.windows import (
+    SPLITS,
+    Known,
+    Labelled,
+    check_encoder,
+    weights_hash,
+)
+from trainer.engine.optim import layered_groups
+from trainer.engine.task import BEST, Cost, Plan, Progress, Task
+from trainer.ranks.ranks import Ranks, broadcast_object, together
+
+LORA_TARGETS = ("qkv", "attention_out", "mlp_in", "mlp_out")
+LORA_ALPHA = 2.0
+"""Times the rank: the update counts twice."""
+WEIGHTS, ABOUT = "classifier.safetensors", "classifier.json"
+
+
+class Classifier(nn.Module):
+    """Batches -> fp32 logits `[B, K]`, of all of them in a row. channels: of the windows, where the
+    pool keeps their places."""
+
+    def __init__(self, config: ModelConfig, pool: str, classes: int, channels: int, seed: int):
+        super().__init__()
+        self.pool = pool
+        self.encoder = Encoder(config)
+        start_weights(self, seed)
+        width = {"mean": config.width, "mean_std": 2 * config.width}.get(pool)
+        features = width or channels * config.latent_dim * (2 if pool == "channel_std" else 1)
+        self.norm = nn.LayerNorm(features)
+        self.linear = nn.Linear(features, classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, batches: Sequence[Batch]) -> torch.Tensor:
+        return torch.cat([self._logits(batch) for batch in batches])
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        out = by_channel(self.encoder, batch.eeg, batch.positions_m)
+        pooled = POOLS[self.pool].columns(out).to(self.linear.weight.dtype)
+        return self.linear(self.norm(pooled)).float()
+
+
+class FinetuneTask(Task):
+    name = "finetune"
+    shown = ("loss", "accuracy")
+    criterion = "error"
+
+    def __init__(self, config: FinetuneConfig):
+        self.config = config
+
+    def check(self, manifest: Manifest, where: str) -> None:
+        self.start, meta = load_model(self.config.init, need="encoder")
+        self.model = from_dict(meta["model"])
+        check_encoder(self.config.init, self.model, meta.get("trained_on"), manifest, where)
+        self.labelled = Labelled.read(manifest, where)
+        self.channels = 0
+        if POOLS[self.config.pool].places:
+            self.channels = _channels(manifest, self.config.pool, where)
+
+    def describe(self) -> dict:
+        return {"model": self.model.as_dict()}
+
+    def fixed(self) -> dict:
+        start = "new" if self.config.from_scratch else weights_hash(self.start.encoder)
+        return {"encoder_sha256": start, "labels": self.labelled.names, "pool": self.config.pool,
+                "lora_rank": self.config.lora_rank}  # fmt: skip
+
+    def build_model(
+        self, plan: Plan, fresh: bool = True, say: Callable[[str], None] = print
+    ) -> Classifier:
+        model = self.empty(plan.config.seed)
+        if not self.config.from_scratch:
+            model.encoder.load_state_dict(self.start.encoder.state_dict())
+        model.encoder.stack.recompute = plan.config.recompute
+        if self.config.lora_rank:
+            _add_lora(model.encoder, self.config.lora_rank, plan.config.seed)
+        return model
+
+    def empty(self, seed: int) -> Classifier:
+        classes = len(self.labelled.classes)
+        return Classifier(self.model, self.config.pool, classes, self.channels, seed)
+
+    def prepare(self, plan: Plan) -> AddFields:
+        return AddFields(self.labelled.tables["train"], ("label",))
+
+    def parameter_groups(self, model: Classifier, plan: Plan) -> list[dict]:
+        return layered_groups(model, self.config, self.model.depth)
+
+    def loss(self, engine: nn.Module, batches: list[Batch], at: Progress) -> LossTerms:
+        """Cross-entropy in which all classes count alike; windows without a label count nothing."""
+        truth = self.labelled.target(torch.cat([batch.label for batch in batches]))
+        logits = engine(batches)
+        weights = self.labelled.weights().to(logits.device)
+        each = F.cross_entropy(
+            logits, truth, weights, ignore_index=-1, reduction="none",
+            label_smoothing=self.config.label_smoothing,
+        )  # fmt: skip
+        known = truth >= 0
+        count = known.sum().clamp_min(1)
+        right = ((logits.argmax(1) == truth) & known).sum() / count
+        return LossTerms(each.sum() / count, {"accuracy": right.float()}, {"nll": each.detach()})
+
+    def open_validation(self, plan: Plan, ranks: Ranks) -> Callable[[nn.Module], dict[str, float]]:
+        chosen = self.labelled.spread("val", plan.config.eval_windows)
+        with together(ranks):
+            known = self.labelled.read_known(plan.manifest, "val", chosen)
+
+        def validate(engine: nn.Module) -> dict[str, float]:
+            logits = logits_of(engine, known.batches, ranks.device)
+            predicted = logits.argmax(1).numpy()
+            accuracy = balanced_accuracy(known.truth, predicted)
+            values = {
+                "error": 1 - accuracy,
+                "balanced_accuracy": accuracy,
+                "person_accuracy": float(by_person(known.truth, predicted, known.person).mean()),
+                "nll": F.cross_entropy(logits, torch.from_numpy(known.truth)).item(),
+            }
+            return broadcast_object(values, ranks)  # what decides must be equal to the last bit
+
+        return validate
+
+    def validation_line(self, values: dict[str, float]) -> str:
+        return (
+            f"held-out balanced accuracy {values['balanced_accuracy']:.4f}, mean over people "
+            f"{values['person_accuracy']:.4f} (chance {1 / len(self.labelled.classes):.4f})"
+        )
+
+    def cost(self, channels: int, samples: int) -> Cost:
+        """Of the encoder on all tokens: bounded by the masked model's, which hides some."""
+        tokens = self.model.token_count(channels, samples)
+        return Cost(training_flops(self.model, channels, samples), tokens)
+
+    def write_best(
+        self, folder: Path, weights: dict[str, torch.Tensor], plan: Plan, reached: dict
+    ) -> None:
+        """classifier.safetensors: encoder (LoRA merged) and head; classifier.json: the model, the
+        signal, the labels in the order of the logits, whom it was trained on."""
+        if self.config.lora_rank:
+            weights = merged(weights, self.config.lora_rank)
+        save_file({name: one.contiguous() for name, one in weights.items()}, folder / WEIGHTS)
+        about = {
+            "model": self.model.as_dict(), "signal": plan.manifest.profile,
+            "init": self.config.init, **self.fixed(), "channels": self.channels,
+            "trained_on": plan.trained_on, "reached": reached,
+        }  # fmt: skip
+        write_atomic(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+
+    def summary(self, model: Classifier, plan: Plan) -> str:
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        how = f"LoRA of rank {self.config.lora_rank}" if self.config.lora_rank else "fine-tuning"
+        start = f"{self.config.init}{', from scratch' * self.config.from_scratch}"
+        return (
+            f"{how} of {start}: {trained / 1e6:.2f} M parameters trained, pool {self.config.pool}, "
+            f"labels {', '.join(self.labelled.names)}"
+        )
+
+    def report(self, plan: Plan, device: torch.device) -> dict:
+        """Score RUN/best on people that nothing was chosen on; trainer/decoding/report.py."""
+        model = self.empty(plan.config.seed)
+        model.load_state_dict(load_file(plan.run / BEST / WEIGHTS))
+
+        def classes_of(held: Known) -> np.ndarray:
+            return logits_of(model.to(device).eval(), held.batches, device).argmax(1).numpy()
+
+        name = "LoRA" if self.config.lora_rank else "fine-tuned"
+        name = "from scratch" if self.config.from_scratch else name
+        return report(plan, self.labelled, name, classes_of, self.start.to(device).eval())
+
+
+@torch.inference_mode()
+def logits_of(model: nn.Module, batches: Sequence[Batch], device: torch.device) -> torch.Tensor:
+    """fp32 `[n, K]` on the CPU, batch by batch."""
+    return torch.cat([model([batch.to(device)]).float().cpu() for batch in batches])
+
+
+def merged(weights: dict[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
+    """A state dict with LoRA as one without: W + (alpha / rank) B A, under the plain names."""
+    found = {}
+    for name, value in weights.items():
+        if ".lora_" in name:
+            continue
+        if name.endswith(".base_layer.weight"):
+            stem = name.removesuffix("base_layer.weight")
+            low, high = (weights[f"{stem}lora_{side}.default.weight"] for side in "AB")
+            value = value + LORA_ALPHA * (high.double() @ low.double()).to(value.dtype)
+        found[name.replace(".base_layer.", ".")] = value
+    return found
+
+
+def _add_lora(encoder: Encoder, rank: int, seed: int) -> None:
+    """In place; the update starts at zero. Its first matrices follow from the seed."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise InputError("--lora_rank needs peft", "pip install -r requirements-use.txt") from None
+    settings = LoraConfig(r=rank, lora_alpha=LORA_ALPHA * rank, target_modules=[*LORA_TARGETS])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(settings, encoder)
+
+
+def _channels(manifest: Manifest, pool: str, where: str) -> int:
+    """Of the one montage; InputError where there are several."""
+    shards = [shard for split in SPLITS for shard in manifest.of_split(split)]
+    if len({manifest.montages[shard.montage].positions_m.tobytes() for shard in shards}) > 1:
+        free = " or ".join(name for name, one in POOLS.items() if not one.places)
+        raise InputError(
+            f"--pool {pool} needs one montage: the recordings of {where} have several",
+            f"--pool {free}",
+        )
+    return shards[0].channels
