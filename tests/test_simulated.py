@@ -188,3 +188,33 @@ def test_vc_file_has_the_published_layout(tmp_path):
     again = tmp_path / "again.pth"
     simulate_vc_main([*arguments, str(again)])
     assert again.read_bytes() == out.read_bytes()
+
+
+def test_states_are_labelled_and_differ_in_rhythms():
+    items = items_of("simulated:1020-19,subjects=6,minutes=0.5,states=1")
+    assert [item.state for item in items[:2]] == ["rest", "task"]
+    assert {item.dataset for item in items} == {"simulated-states-1020-19"}
+    ratios = {"alpha": [], "theta": [], "high": []}
+    bands = {"alpha": (8, 12), "theta": (5, 7), "high": (45, 48)}
+    for rest, task in zip(items[::2], items[1::2], strict=True):
+        power = []
+        for item in (rest, task):
+            (recording,) = item.load()
+            assert recording.label == item.state
+            freqs, psd = welch(recording.raw.get_data(), 250, nperseg=500)
+            power.append((freqs, psd.mean(0)))
+        for name, (low, high) in bands.items():
+            first, second = (psd[(f >= low) & (f < high)].sum() for f, psd in power)
+            ratios[name].append(second / first)
+    assert np.median(ratios["alpha"]) < 0.8
+    assert np.median(ratios["theta"]) > 1.1
+    assert 0.8 < np.median(ratios["high"]) < 1.25
+
+
+def test_unlabelled_items_are_as_they_were():
+    """What a pack of earlier versions compares: the same signature and the same people."""
+    item = items_of("simulated:1020-19,subjects=1,minutes=0.1")[0]
+    assert "state" not in item.signature
+    assert item.key == "simulated-1020-19-001"
+    labelled = items_of("simulated:1020-19,subjects=1,minutes=0.1,states=1")[0]
+    assert not np.array_equal(microvolts(item), microvolts(labelled))

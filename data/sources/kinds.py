@@ -121,6 +121,7 @@ KINDS = {
             "montages": "montages, joined by +",
             "subjects": "people per montage",
             "minutes": "minutes per person",
+            "states": "1: people at rest and at a task, labelled",
             "seed": "another seed gives other people",
         },
     ),

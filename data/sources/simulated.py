@@ -3,10 +3,13 @@
     simulated                              every montage of DEFAULT_MONTAGES
     simulated:biosemi32,subjects=20,minutes=2,seed=3
     simulated,montages=biosemi32+1020-19
+    simulated:1020-19,states=1             labelled: each person at rest and at a task
 
 Each montage is a dataset of its own, `simulated-MONTAGE`, with people of its own; a person has one
 recording. Some recordings have a flat or a very noisy channel, listed in the JSON of
-`raw.info["description"]`, so that what finds bad channels can be tested against the truth.
+`raw.info["description"]`, so that what finds bad channels can be tested against the truth. With
+`states=1` they are other people, of datasets `simulated-states-MONTAGE`, with good channels and two
+recordings each, labelled `rest` and `task` (data/simulate/states.py).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from data.simulate.eeg import (
     source_activity,
 )
 from data.simulate.head import montage_directions
+from data.simulate.states import STATES, in_state
 from data.sources.spec import Spec
 
 VERSION = 1  # raise it when the same options give another signal
@@ -44,8 +48,8 @@ MONTAGES: dict[str, tuple[str, str | None]] = {
 }
 """Name -> (MNE's built-in montage, the channels used of it or None for all)."""
 DEFAULT_MONTAGES = ("biosemi32", "1020-19", "biosemi64")
-DEFAULTS = {"subjects": "12", "minutes": "4", "seed": "0"}
-RANGES = {"subjects": (1, 10_000), "minutes": (0.05, 600.0), "seed": (0, 2**31)}
+DEFAULTS = {"subjects": "12", "minutes": "4", "seed": "0", "states": "0"}
+RANGES = {"subjects": (1, 10_000), "minutes": (0.05, 600.0), "seed": (0, 2**31), "states": (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,22 @@ class SimulatedItem:
     seed: int
     sfreq_hz: float
     split: str = "auto"
+    state: str = ""
+    """One of STATES; "": unlabelled."""
+
+    @property
+    def cap(self) -> str:
+        """By which people are drawn: other caps, other people."""
+        return f"states-{self.montage}" if self.state else self.montage
 
     @property
     def dataset(self) -> str:
-        return f"simulated-{self.montage}"
+        return f"simulated-{self.cap}"
+
+    @property
+    def run(self) -> int:
+        """0, or the state's number."""
+        return STATES.index(self.state) if self.state else 0
 
     @property
     def subject(self) -> str:
@@ -69,11 +85,12 @@ class SimulatedItem:
 
     @property
     def key(self) -> str:
-        return f"{self.dataset}-{self.subject}"
+        return f"{self.dataset}-{self.subject}" + f"-{self.state}" * bool(self.state)
 
     @property
     def signature(self) -> dict:
-        fields = {name: value for name, value in asdict(self).items() if name != "split"}
+        left_out = {"split"} if self.state else {"split", "state"}
+        fields = {name: value for name, value in asdict(self).items() if name not in left_out}
         return {"version": VERSION, **fields}
 
     def source_files(self) -> list[Path]:
@@ -100,16 +117,17 @@ def list_items(spec: Spec, profile: Profile) -> list[SimulatedItem]:
                 f"no montage {montage!r}",
                 did_you_mean(montage, MONTAGES, "Joined by + several of"),
             )
-    subjects, minutes, seed = (
+    subjects, minutes, seed, states = (
         spec.number(name, options[name], between, DEFAULTS[name])
         for name, between in RANGES.items()
     )
     # 250 Hz holds every band of the default profile; faster profiles get their own rate.
     sfreq_hz = max(250.0, profile.sfreq_hz)
     return [
-        SimulatedItem(montage, number, minutes, seed, sfreq_hz, spec.split)
+        SimulatedItem(montage, number, minutes, seed, sfreq_hz, spec.split, state)
         for montage in dict.fromkeys(montages)
         for number in range(1, subjects + 1)
+        for state in (STATES if states else ("",))
     ]
 
 
@@ -132,11 +150,13 @@ def simulate(item: SimulatedItem) -> Recording:
     standard, chosen = MONTAGES[item.montage]
     names, _, directions = montage_directions(standard, tuple(chosen.split()) if chosen else None)
     people = population(item.seed)
-    who = person(people, item.number, item.montage)
+    who = person(people, item.number, item.cap)
     leadfield = leadfield_uv(people, who, directions)
-    activity = source_activity(people, who, round(60 * item.minutes * item.sfreq_hz), item.sfreq_hz)
-    signal = record_uv(people, who, leadfield, activity, item.sfreq_hz)
-    bads = planted_bads(item.seed, item.montage, item.number, names)
+    who = in_state(people, who, item.state) if item.state else who
+    samples = round(60 * item.minutes * item.sfreq_hz)
+    activity = source_activity(people, who, samples, item.sfreq_hz, item.run)
+    signal = record_uv(people, who, leadfield, activity, item.sfreq_hz, run=item.run)
+    bads = {} if item.state else planted_bads(item.seed, item.montage, item.number, names)
     rng = np.random.default_rng([item.seed, 7, item.number])
     for name, reason in bads.items():
         row = names.index(name)
@@ -154,9 +174,10 @@ def simulate(item: SimulatedItem) -> Recording:
         dataset=item.dataset,
         subject=item.subject,
         session="1",
-        run="1",
+        run=str(item.run + 1),
         raw=raw,
         mains_hz=50.0,
         montage=standard,  # where the model's electrodes are, not where a head's would be
         source_files=[],
+        label=item.state or None,
     )
