@@ -13,6 +13,8 @@ from scipy.signal import welch
 from data.errors import InputError
 from data.packing.listing import list_items
 from data.signals.profiles import get_profile
+from data.simulate.eeg import person, population
+from data.simulate.states import TASK_FACTORS, in_state
 from data.simulate_vc import main as simulate_vc_main
 from data.sources.simulated import MONTAGES, planted_bads
 from data.sources.spec import parse_spec
@@ -194,8 +196,8 @@ def test_states_are_labelled_and_differ_in_rhythms():
     items = items_of("simulated:1020-19,subjects=6,minutes=0.5,states=1")
     assert [item.state for item in items[:2]] == ["rest", "task"]
     assert {item.dataset for item in items} == {"simulated-states-1020-19"}
-    ratios = {"alpha": [], "theta": [], "high": []}
-    bands = {"alpha": (8, 12), "theta": (5, 7), "high": (45, 48)}
+    ratios = {"alpha": [], "high": []}
+    bands = {"alpha": (8, 12), "high": (45, 48)}
     for rest, task in zip(items[::2], items[1::2], strict=True):
         power = []
         for item in (rest, task):
@@ -207,8 +209,22 @@ def test_states_are_labelled_and_differ_in_rhythms():
             first, second = (psd[(f >= low) & (f < high)].sum() for f, psd in power)
             ratios[name].append(second / first)
     assert np.median(ratios["alpha"]) < 0.8
-    assert np.median(ratios["theta"]) > 1.1
     assert 0.8 < np.median(ratios["high"]) < 1.25
+
+
+def test_a_task_changes_rhythms_and_nothing_else():
+    people = population(0)
+    ratios: dict[str, list[float]] = {}
+    for number in range(1, 30):
+        who = person(people, number, "states-1020-19")
+        task = in_state(people, who, "task")
+        assert in_state(people, who, "rest") is who
+        assert np.array_equal(task.gains, who.gains)
+        for rhythm, ratio in zip(people.rhythms, task.rhythm_gains / who.rhythm_gains, strict=True):
+            ratios.setdefault(rhythm.name.split("-")[0], []).append(ratio)
+    for kind, found in ratios.items():
+        assert np.median(found) == pytest.approx(TASK_FACTORS.get(kind, 1.0), abs=0.1)
+        assert np.std(np.log(found)) == pytest.approx(0.2 * (kind in TASK_FACTORS), abs=0.05)
 
 
 def test_unlabelled_items_are_as_they_were():
