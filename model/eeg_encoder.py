@@ -135,7 +135,9 @@ class EegEncoderModel(PreTrainedModel):
         if cutter.one_row and (positions_m.dim() == 3 or channel_mask is not None):
             raise ValueError("joint tokens take one montage: call it for each montage")
         eeg, positions_m = cutter.prepare(eeg, positions_m)
-        key_mask = None if channel_mask is None else channel_mask.repeat_interleave(n_patches, 1)
+        key_mask = None
+        if channel_mask is not None:
+            key_mask = channel_mask[..., None].expand(-1, -1, n_patches).flatten(1)
         tokens, mean, _ = self.encoder(cutter.cut(eeg), positions_m, n_patches, key_mask=key_mask)
         tokens = tokens.float()
         if key_mask is None:

@@ -3,6 +3,7 @@
     python trainer/convert.py runs/NAME --out encoder.safetensors     # the encoder
     python trainer/convert.py runs/NAME --out model.pt --keep whole   # everything, a torch file
     python trainer/convert.py runs/NAME --out encoder/                # for transformers' AutoModel
+    python trainer/convert.py runs/NAME --out encoder.onnx            # for ONNX runtimes
     python trainer/convert.py runs/NAME --out encoder/ --report report/report.json   # with scores
 
 Writes the weights and, beside them, a .json with the model's and the signal's configuration, the
@@ -43,7 +44,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("run", type=Path, help="run folder, e.g. runs/pretrain")
-    add("--out", type=Path, required=True, help="NAME.safetensors, NAME.pt, or a new folder")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        help="NAME.safetensors, NAME.pt, NAME.onnx, or a new folder",
+    )
     add("--keep", choices=("encoder", "whole"), help="what is written [encoder; of a run of "
         "eeg2meg.py whole]")  # fmt: skip
     add("--report", type=Path, help="report.json of trainer/evaluate.py or trainer/eval_eeg2meg.py "

@@ -15,6 +15,7 @@ from model.config import from_dict
 from trainer.checkpoints.find import read_complete
 from trainer.checkpoints.weights import describe, load_model, read_file, run_state_dict
 from trainer.masked.initial import parity_loss
+from trainer.masked.onnx import write_onnx
 from trainer.reports.stated_scores import describe_scores, read_scores
 
 # bf16 has 8 bits: between CPUs and GPUs its sums differ by less than this share of the loss.
@@ -114,11 +115,13 @@ def convert(run: Path, out: Path, part: str, report: Path | None = None) -> dict
     """
     scores = read_scores(report, run) if report else None
     folder_wanted = not out.suffix
-    if out.suffix not in ("", ".pt", ".safetensors"):
+    if out.suffix not in ("", ".pt", ".safetensors", ".onnx"):
         raise InputError(
             f"--out {out}: unknown kind of file",
-            "end it in .safetensors or .pt, or give a folder's name for a Hugging Face model",
+            "end it in .safetensors, .pt or .onnx; or name a folder, for a Hugging Face model",
         )
+    if out.suffix == ".onnx" and part == "whole":
+        raise InputError(f"--out {out}: an ONNX file holds the encoder", "leave --keep whole out")
     if folder_wanted and (part == "whole" or (out.exists() and any(out.iterdir()))):
         raise InputError(
             f"--out {out}: a Hugging Face folder is new and holds the encoder",
@@ -146,6 +149,12 @@ def convert(run: Path, out: Path, part: str, report: Path | None = None) -> dict
     }
     if folder_wanted:
         write_encoder_folder(kept, meta, out)
+        return {**meta, "parameters": sum(tensor.numel() for tensor in kept.values())}
+    if out.suffix == ".onnx":
+        with atomic(out) as temporary:
+            meta["onnx_difference"] = write_onnx(kept, meta, temporary)
+            meta["weights_sha256"] = hash_file(temporary)[0]
+        write_atomic(out.with_suffix(".json"), (json.dumps(meta, indent=1) + "\n").encode())
         return {**meta, "parameters": sum(tensor.numel() for tensor in kept.values())}
     write_weights(kept, meta, out)
     written, _ = read_file(out)
