@@ -211,6 +211,27 @@ def test_every_form_of_the_weights_is_the_same_encoder(run, folder, encoder, tmp
         assert np.array_equal(other.embed(raw, pool="channel_std"), wanted)
 
 
+def test_onnx_is_the_same_encoder(run, encoder, tmp_path):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    output = python("trainer/convert.py", run, "--out", tmp_path / "encoder.onnx")
+    assert "onnxruntime differs from PyTorch by" in output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.json", "encoder.onnx"]
+    signals = encoder.prepare(recording(seconds=20))
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
+    count = len(signals.eeg)
+    given = {
+        "eeg": signals.eeg,
+        "positions_m": np.repeat(signals.positions_m[None], count, 0),
+        "channel_mask": np.ones((count, 12), bool),
+    }
+    pooled = session.run(["pooled"], given)[0]
+    np.testing.assert_allclose(pooled, encoder.embed_signals(signals, "mean"), atol=1e-4)
+    output = python("trainer/convert.py", run, "--out", tmp_path / "x.onnx", "--keep", "whole",
+                    fails=True)  # fmt: skip
+    assert "an ONNX file holds the encoder" in output
+
+
 def test_a_folder_that_lacks_a_tensor_is_refused(folder, tmp_path):
     import shutil
 

@@ -92,6 +92,8 @@ def convert_masked(arguments: argparse.Namespace) -> None:
         f"converted {parity['converted_loss']:.6f}\n"
         f"{describe_benchmarks(done['benchmarks_seen'])}"
     )
+    if "onnx_difference" in done:
+        print(f"onnxruntime differs from PyTorch by {done['onnx_difference']:.1e} at most")
     if done["scores"]:
         print(*headline_lines(done["scores"]["headline"], "model"), sep="\n")
 
