@@ -4,6 +4,7 @@ signal, and the arithmetic of its folds and statistics."""
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import product
 
 import numpy as np
@@ -321,6 +322,24 @@ def test_an_encoder_for_each_fold(shards, encoder, tmp_path):
     many = json.loads((tmp_path / "many" / "decoding.json").read_text())
     assert len(many["encoder"]) == 3, output
     assert many["scores"] == one["scores"]
+
+
+def test_a_run_is_followed_to_its_end(shards, encoder, tmp_path):
+    """Its scores stand in its TensorBoard, at its last checkpoint's step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    shutil.copytree(encoder, run)
+    output = decode(shards, tmp_path / "out", "--encoder", run, "--follow", "--no-adapted")
+    assert output.count("written:") == 1
+    events = EventAccumulator(str(run / "tensorboard" / "decoding"))
+    events.Reload()
+    (scalar,) = events.Scalars("balanced_accuracy/encoder, channel_std")
+    report = json.loads((tmp_path / "out" / "decoding.json").read_text())
+    wanted = report["scores"]["encoder, channel_std"]["balanced_accuracy"]
+    assert (scalar.step, scalar.value) == (2, pytest.approx(np.mean(wanted)))
+    output = decode(shards, tmp_path / "out", "--follow", fails=True)
+    assert "is no run folder" in output
 
 
 def test_halves_of_a_recording(shards):

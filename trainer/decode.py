@@ -6,9 +6,12 @@ beside closed forms, its untrained twin and controls on the same folds.
     python trainer/decode.py --encoder 'runs/pretrain-{fold}' --shards DIR --protocol folds:4 \\
         --out DIR                         # an encoder for each fold, trained on the other people
     python trainer/decode.py --shards DIR --out DIR                 # the closed forms alone
+    python trainer/decode.py --encoder runs/pretrain --shards DIR --out DIR --follow
+                                          # each new checkpoint of a run, beside its training
 
 Labels come with the shards (label=, labels= or events= of a source of data/pack.py). Writes
-decoding.json (every person's scores), decoding.md and decoding.png into --out.
+decoding.json (every person's scores), decoding.md and decoding.png into --out; with --follow also
+the encoder's scores into the run's TensorBoard.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -27,6 +31,7 @@ from model.pooling import COVARIANCE, POOLS
 from trainer.decoding.protocols import RULES
 
 POOL = "channel_std"
+LOOK_EVERY_S = 20.0
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -48,6 +53,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--adapted", action=argparse.BooleanOptionalAction, default=True,
         help="also scores with each person's unlabelled windows [yes]")  # fmt: skip
     add("--device", default="auto", help="auto, cpu or cuda[:N] [auto]")
+    add("--follow", action="store_true", help="decode whenever the run has a new checkpoint, until "
+        "it ends")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -62,9 +69,15 @@ def main(argv: list[str] | None = None) -> None:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise InputError(f"--{name} {value}", f"it must be at least {least}")
-    manifest = read_manifest(arguments.shards)
     make_folder(arguments.out, "--out")
+    if arguments.follow:
+        follow(arguments, pools)
+    else:
+        decode_once(arguments, pools)
 
+
+def decode_once(arguments: argparse.Namespace, pools: tuple[str, ...]) -> dict:
+    """Decode, print and write the report, which is returned."""
     from trainer.decoding.decode_report import figure_of, markdown, terminal
     from trainer.decoding.decoding import Decoding, decode
     from trainer.ranks.ranks import choose_device
@@ -75,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
             arguments.encoder, arguments.shards, arguments.protocol, pools, arguments.seeds, labels,
             arguments.windows_per_subject, arguments.adapted, choose_device(arguments.device),
         ),
-        manifest,
+        read_manifest(arguments.shards),
     )  # fmt: skip
     print(terminal(report), flush=True)
     figure_of(report).savefig(arguments.out / "decoding.png")
@@ -83,6 +96,35 @@ def main(argv: list[str] | None = None) -> None:
     text = json.dumps(report, indent=1, allow_nan=True)
     write_atomic(arguments.out / "decoding.json", (text + "\n").encode())
     print(f"written: {arguments.out}/decoding.md, .png and .json", flush=True)
+    return report
+
+
+def follow(arguments: argparse.Namespace, pools: tuple[str, ...]) -> None:
+    """Decode each checkpoint that is the newest, until the run has ended."""
+    import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
+
+    from trainer.checkpoints.find import step_of, survey
+    from trainer.checkpoints.run_folder import ENDED
+
+    run, done = Path(arguments.encoder or ""), None
+    if not (run / "config.json").is_file():
+        raise InputError(f"--follow: {arguments.encoder} is no run folder", "give --encoder RUN")
+    writer = SummaryWriter(str(run / "tensorboard" / "decoding"))
+    while True:
+        ended = (run / ENDED).is_file()  # before its last checkpoint is looked for
+        tags, _ = survey(run)
+        if tags and tags[-1] != done:
+            report = decode_once(arguments, pools)
+            for name, scores in report["scores"].items():
+                for score, people in scores.items():
+                    writer.add_scalar(f"{score}/{name}", np.nanmean(people), step_of(tags[-1]))
+            writer.flush()
+            done = tags[-1]
+        elif ended:
+            return
+        else:
+            time.sleep(LOOK_EVERY_S)
 
 
 if __name__ == "__main__":
