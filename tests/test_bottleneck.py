@@ -20,6 +20,7 @@ from model.losses import pearson
 from model.tokens import take
 from trainer.checkpoints.weights import load_model, read_run_config
 from trainer.engine.resume import compare
+from trainer.masked.config import MaskedConfig
 from trainer.masked.draw import DrawMasks
 from trainer.masked.latent_spread import spread, spread_sums
 
@@ -198,7 +199,7 @@ def test_weights_of_older_versions_load_as_what_they_are(changes, was, tmp_path)
 def test_an_older_run_can_go_on_as_what_it_is(tmp_path):
     """Its record lacks the field: it is the same model, and the message names another."""
     config = preset("tiny", **SMALL, decoder_input="signal_fill")
-    rest = {"run": {}, "profile": {}, "trained_on": {}}
+    rest = {"run": MaskedConfig().as_dict(), "profile": {}, "trained_on": {}}
     record = {**rest, "model": config.as_dict()}
     older = {**rest, "model": {**record["model"]}}
     del older["model"]["decoder_input"]

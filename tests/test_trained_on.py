@@ -247,8 +247,8 @@ def test_an_adaptation_report_is_marked(trained, renamed, tmp_path):
 def test_a_translators_report_names_renamed_recordings(trained, renamed):
     from types import SimpleNamespace
 
+    from data.subjects.holdout import make_split
     from trainer.translation.assess import warn
-    from trainer.translation.splits import make_split
 
     manifest = read_manifest(renamed[0])
     recordings = record_of(read_manifest(trained))["recordings"]
