@@ -12,7 +12,6 @@ alone, whatever else is in the call.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import torch
 from data.errors import InputError, did_you_mean
 from data.signals.profiles import PROFILES, Profile
 from model.autoencoder import MaskedVAE
-from model.config import ModelConfig, from_dict
+from model.config import ModelConfig
 from model.pooling import POOLS, by_channel
 from trainer.checkpoints.weights import load_model
 from use.signals import Signals, prepare_raw, prepare_trials, windows_of
@@ -45,8 +44,9 @@ class EEGEncoder:
         """Of a folder or file of trainer/convert.py, or of a run folder. InputError where tensors
         are missing or unknown."""
         path = Path(path)
-        model, signal, trained_on = _read_folder(path) if _is_folder(path) else _read(path)
-        return cls(model.to(device), _profile(path, signal), trained_on, _hash(model))
+        model, meta = load_model(path, need="encoder")
+        profile = _profile(path, meta["signal"])
+        return cls(model.to(device), profile, meta["trained_on"], _hash(model))
 
     @property
     def config(self) -> ModelConfig:
@@ -135,34 +135,6 @@ def _profile(path: Path, signal: dict) -> Profile:
     known = {entry.name for entry in fields(Profile)}
     base = PROFILES.get(signal.get("name"), PROFILES["default"])
     return replace(base, **{name: value for name, value in signal.items() if name in known})
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether it is a folder for transformers, not a run."""
-    return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
-
-
-def _read(path: Path) -> tuple[MaskedVAE, dict, dict]:
-    model, meta = load_model(path, need="encoder")
-    return model, meta["signal"], meta["trained_on"]
-
-
-def _read_folder(path: Path) -> tuple[MaskedVAE, dict, dict]:
-    from model.eeg_encoder import EegEncoderModel  # transformers takes seconds to import
-
-    try:
-        config = json.loads((path / "config.json").read_text())
-        if config.get("model_type") != "eeg_masked_vae_encoder":
-            raise ValueError(f"model_type is {config.get('model_type')!r}")
-        folder = EegEncoderModel.from_pretrained(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: {error}", "give a folder of trainer/convert.py") from None
-    model = MaskedVAE(from_dict(folder.config.vae))
-    model.encoder.load_state_dict(folder.encoder.state_dict())
-    trained_on = {"subjects": folder.config.trained_on}
-    if folder.config.trained_recordings is not None:
-        trained_on["recordings"] = folder.config.trained_recordings
-    return model, folder.config.signal, trained_on
 
 
 def _hash(model: MaskedVAE) -> str:

@@ -22,6 +22,8 @@ from model.config import from_dict, with_new_fields
 from trainer.checkpoints import find, lost
 
 FORMAT = "eeg-masked-vae"
+FOLDER_WEIGHTS, ENCODER_TYPE = "model.safetensors", "eeg_masked_vae_encoder"
+"""Of a folder for AutoModel (model/eeg_encoder.py)."""
 FORMER_TRANSLATION = "eeg2meg-run"
 """`format` of a run's config.json by which trainer/eeg2meg.py was known before it had this loop."""
 
@@ -130,8 +132,10 @@ def last_state(run: Path) -> tuple[dict[str, torch.Tensor], dict, Path]:
 
 
 def read_description(path: str | Path) -> dict:
-    """The description of a run folder or of a converted file, without reading weights."""
+    """The description of a run folder or of converted weights, without reading these."""
     path = Path(path)
+    if is_encoder_folder(path):
+        return _folder_description(path)
     return describe(_masked_config(path)) if path.is_dir() else _read_json(path)
 
 
@@ -173,9 +177,45 @@ def read_file(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     return state, meta
 
 
+def is_encoder_folder(path: Path) -> bool:
+    """Whether it is a folder for transformers' AutoModel, not a run."""
+    return (path / FOLDER_WEIGHTS).is_file()
+
+
+def _folder_description(path: Path) -> dict:
+    """The description of a folder that trainer/convert.py wrote for AutoModel."""
+    try:
+        config = json.loads((path / "config.json").read_text())
+        if config["model_type"] != ENCODER_TYPE:
+            raise ValueError(f"its model_type is {config['model_type']}")
+        trained_on = {"subjects": config["trained_on"]}
+        if config.get("trained_recordings") is not None:
+            trained_on["recordings"] = config["trained_recordings"]
+        return {"part": "encoder", "model": config["vae"], "signal": config["signal"],
+                "trained_on": trained_on}  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}/config.json: not an encoder's ({error})", "give a folder of trainer/convert.py"
+        ) from None
+
+
+def _read_folder(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    from safetensors.torch import load_file
+
+    meta = _folder_description(path)
+    try:
+        return load_file(path / FOLDER_WEIGHTS), meta
+    except Exception as error:  # safetensors raises a kind of its own
+        raise InputError(
+            f"{path / FOLDER_WEIGHTS}: cannot be read ({error})", "convert the run again"
+        ) from error
+
+
 def load_state(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """(state dict, description) of a run folder or a converted file."""
+    """(state dict, description) of a run folder, a converted file or a folder for AutoModel."""
     path = Path(path)
+    if is_encoder_folder(path):
+        return _read_folder(path)
     if path.is_dir():
         state, config, folder = run_state_dict(path)
         found = {"checkpoint": folder.name, "steps": find.step_of(folder.name)}
@@ -186,7 +226,7 @@ def load_state(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def load_model(path: str | Path, need: str = "whole") -> tuple[MaskedVAE, dict]:
-    """The model of a run folder or converted file, fp32, in evaluation mode, and its description.
+    """The model of a run or of converted weights, fp32, in evaluation mode, and its description.
 
     need: `whole`, or `encoder` where a file that holds only the encoder will do (its decoder is
     then untrained). Raises InputError if the file holds too little or does not fit its description.
@@ -204,7 +244,8 @@ def load_model(path: str | Path, need: str = "whole") -> tuple[MaskedVAE, dict]:
     wanted = [name for name in missing if meta["part"] == "whole" or name.startswith("encoder.")]
     if wanted or unexpected:
         raise InputError(
-            f"{path}: {len(wanted)} weights are missing, {len(unexpected)} are unknown",
-            "the file and its .json belong to different models: convert the run again",
+            f"{path}: {len(wanted)} weights are missing, {len(unexpected)} are unknown "
+            f"({[*wanted, *unexpected][0]} first)",
+            "weights and description belong to different models: convert the run again",
         )
     return model.eval(), meta
