@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,46 +23,52 @@ DIRECTIONS = 8
 COLLAPSED = 1e-4
 """Deviation of a feature over windows, relative to its size, below which it is the same for all."""
 SAMPLED_ROWS = 200_000
+CHUNK = 512
 
 
 @torch.inference_mode()
-def outputs(encoder: MaskedVAE, batches: Sequence[Batch], device: torch.device) -> list[ByChannel]:
-    """Tokens and latents of each batch, on the CPU. One montage and length in each batch."""
+def outputs(
+    encoder: MaskedVAE, batches: Sequence[Batch], device: torch.device
+) -> Iterator[ByChannel]:
+    """Tokens and latents of `SIZE` windows at a time, on the CPU. One montage in each batch."""
     encoder = encoder.to(device).eval()
-    found = []
     for batch in batches:
         for start in range(0, len(batch), SIZE):
             eeg = batch.eeg[start : start + SIZE].to(device).float()
-            found.append(by_channel(encoder.encoder, eeg, batch.positions_m.to(device)).cpu())
-    return found
+            yield by_channel(encoder.encoder, eeg, batch.positions_m.to(device)).cpu()
 
 
 def encoder_methods(
-    name: str, found: Sequence[ByChannel], pools: Sequence[str], adapted: bool
+    name: str, found: Iterable[ByChannel], pools: Sequence[str], adapted: bool
 ) -> list[Method]:
-    """A method for each pool, and each `adapted` too. InputError for features that are the same for
-    all windows."""
+    """A method for each pool, and each `adapted` too. Tokens are let go as they come; for
+    `covariance` all latents are kept, 4 bytes x channels x patches x dimensions a window.
+    InputError for features that are the same for all windows."""
+    columns: dict[str, list] = {pool: [] for pool in pools}
+    for out in found:
+        for pool, parts in columns.items():
+            parts.append(out.latents if pool == COVARIANCE else POOLS[pool].columns(out))
     kinds, methods = (False, True) if adapted else (False,), []
-    for pool in pools:
-        features = _features(found, pool)
-        if not callable(features):
+    for pool, parts in columns.items():
+        whole = torch.cat(parts)
+        if pool == COVARIANCE:
+            features = _by_direction(whole)
+        else:
+            features = whole.double().numpy()
             _refuse_collapsed(name, pool, features)
         methods += [Method(f"{name}, {pool}", features, kind, pool) for kind in kinds]
     return methods
 
 
-def _features(found: Sequence[ByChannel], pool: str) -> np.ndarray | Callable[[Fold], np.ndarray]:
-    if pool != COVARIANCE:
-        columns = POOLS[pool].columns
-        return torch.cat([columns(out) for out in found]).double().numpy()
-    latents = torch.cat([out.latents for out in found])
+def _by_direction(latents: torch.Tensor) -> Callable[[Fold], np.ndarray]:
+    """Covariances of latents `[n, C, N, Z]` along the directions of a fold's training windows."""
 
     def of(fold: Fold) -> np.ndarray:
-        """Directions are those of the fold's training windows."""
         train = latents[torch.from_numpy(fold.train)]
         every = max(1, train[..., 0].numel() // SAMPLED_ROWS)
         mean, directions = leading(train[::every], DIRECTIONS)
-        return shrunk(covariances(latents, mean, directions), LATENT_SHRINKAGE).numpy()
+        parts = [covariances(part, mean, directions) for part in latents.split(CHUNK)]
+        return shrunk(torch.cat(parts), LATENT_SHRINKAGE).numpy()
 
     return of
 
