@@ -344,26 +344,50 @@ def test_moabbs_evaluations_take_it(kind, folder, tmp_path):
     encoder = EEGEncoder.from_pretrained(folder)
     dataset = FakeDataset(
         ["left_hand", "right_hand"], n_subjects=2, n_sessions=2, n_runs=1, stim=True,
-        channels=("C3", "Cz", "C4", "Pz", "Fz"), duration=60,
+        channels=("C3", "Cz", "C4", "Pz", "Fz"), duration=60, seed=0,
     )  # fmt: skip
     paradigm = as_trained(LeftRightImagery(), encoder)
     X, labels, _ = paradigm.get_data(dataset, subjects=[1])
     assert X.shape[1] == 5
     assert 0.1 < np.abs(X).mean() < 3  # the encoder's units
     assert set(labels) == {"left_hand", "right_hand"}
-    pipeline = make_pipeline(
-        EEGFeatures(str(folder), ch_names=["C3", "Cz", "C4", "Pz", "Fz"], sfreq=200.0, unit="uV",
-                    filtered=True, scale=1e-6),
-        StandardScaler(), LogisticRegression(max_iter=500),
-    )  # fmt: skip
-    evaluation = getattr(moabb.evaluations, f"{kind}Evaluation")(
-        paradigm=paradigm, datasets=[dataset], overwrite=True, hdf5_path=str(tmp_path)
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        results = evaluation.process({"encoder": pipeline})
-    assert len(results) == (4 if kind != "CrossSubject" else len(results))
-    assert results["score"].between(0, 1).all()
+    arrays = {"ch_names": ["C3", "Cz", "C4", "Pz", "Fz"], "sfreq": 200.0, "unit": "uV"}
+    scores = []
+    for of_epochs in (False, True):  # Epochs bring names and rate
+        own = {} if of_epochs else arrays
+        pipeline = make_pipeline(
+            EEGFeatures(str(folder), filtered=True, scale=1e-6, **own),
+            StandardScaler(), LogisticRegression(max_iter=500),
+        )  # fmt: skip
+        evaluation = getattr(moabb.evaluations, f"{kind}Evaluation")(
+            paradigm=paradigm, datasets=[dataset], overwrite=True,
+            hdf5_path=str(tmp_path / str(of_epochs)), return_epochs=of_epochs,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scores.append(evaluation.process({"encoder": pipeline})["score"].to_numpy())
+    assert len(scores[0]) >= 2
+    np.testing.assert_allclose(scores[1], scores[0], atol=0.05)
+
+
+@pytest.mark.slow
+def test_a_real_dataset_of_moabb(folder, mne_data):
+    """PhysionetMI's person 1: the paradigm's trials are the encoder's own signal."""
+    from moabb.datasets import PhysionetMI
+    from moabb.paradigms import LeftRightImagery
+
+    from use.moabb_paradigms import as_trained
+
+    encoder = EEGEncoder.from_pretrained(folder)
+    paradigm = as_trained(LeftRightImagery(), encoder)
+    epochs, labels, meta = paradigm.get_data(PhysionetMI(), subjects=[1], return_epochs=True)
+    assert len(epochs) == len(labels) == len(meta)
+    assert len(epochs.ch_names) == 64
+    features = EEGFeatures(str(folder), filtered=True, scale=1e-6, pool="channel").fit(epochs)
+    found = features.transform(epochs)
+    assert found.shape == (len(epochs), 64 * 8)
+    assert np.isfinite(found).all()
+    assert 0.3 < np.median(np.abs(epochs.get_data())) * 1e6 < 1.5
 
 
 def test_paradigms_that_do_not_fit_are_refused(encoder):

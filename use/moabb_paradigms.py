@@ -1,9 +1,9 @@
 """MOABB's paradigms with the signal as the encoder was trained on it.
 
-    paradigm = as_trained(LeftRightImagery(resample=200), encoder)
-    CrossSubjectEvaluation(paradigm=paradigm, datasets=[...]).process({
-        "encoder": make_pipeline(
-            EEGFeatures(path, ch_names=..., sfreq=200, unit="uV", filtered=True, scale=1e-6), ...)})
+    paradigm = as_trained(LeftRightImagery(), encoder)
+    features = EEGFeatures(path, filtered=True, scale=1e-6)
+    CrossSubjectEvaluation(paradigm=paradigm, datasets=[...], return_epochs=True).process(
+        {"encoder": make_pipeline(features, StandardScaler(), LogisticRegression())})
 
 The default band of MOABB's motor-imagery paradigms is 8-32 Hz, in which an encoder of 0.5-75 Hz
 hears little: on PhysionetMI the features' centred cosine with packing's is .20 then, and 1.00 here.
