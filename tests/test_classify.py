@@ -109,7 +109,7 @@ def test_lora_starts_as_the_encoder_and_merges(encoder, shards):
     task = a_task(encoder, shards, lora_rank=2)
     plan = make_plan(task.config, task, 1)
     plain, adapted = task.empty(0), task.build_model(plan)
-    plain.encoder.load_state_dict(task.start.encoder.state_dict())
+    plain.encoder.load_state_dict(task.encoder.encoder.state_dict())
     trained = {name for name, one in adapted.named_parameters() if one.requires_grad}
     assert all("lora" in name or name.startswith(("norm", "linear")) for name in trained)
     (batch, *_) = read_windows(read_manifest(shards), "test", np.arange(4))
@@ -144,7 +144,7 @@ def test_from_scratch_knows_nothing_of_the_encoder(encoder, shards):
     plan = make_plan(task.config, task, 1)
     name = "stack.blocks.0.qkv.weight"
     found = task.build_model(plan).encoder.state_dict()[name]
-    assert not torch.equal(found, task.start.encoder.state_dict()[name])
+    assert not torch.equal(found, task.encoder.encoder.state_dict()[name])
     assert task.fixed()["encoder_sha256"] == "new"
 
 

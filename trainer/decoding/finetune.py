@@ -16,33 +16,27 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional as F
 
 from data.batches.batch import Batch
-from data.batches.window_table import AddFields
 from data.errors import InputError
 from data.files import write_atomic
 from data.shards.manifest import Manifest
-from model.config import ModelConfig, from_dict
+from model.config import ModelConfig
 from model.flops import training_flops
 from model.losses import LossTerms
 from model.networks import Encoder
 from model.pooling import POOLS, by_channel
 from model.transformer import start_weights
-from trainer.checkpoints.weights import load_model
-from trainer.decoding.config import FinetuneConfig
 from trainer.decoding.report import report
-from trainer.decoding.statistics import balanced_accuracy, by_person
+from trainer.decoding.task import ClassifyTask
 from trainer.decoding.windows import (
     SPLITS,
     Known,
-    Labelled,
-    check_encoder,
     weights_hash,
 )
 from trainer.engine.optim import layered_groups
-from trainer.engine.task import BEST, Cost, Plan, Progress, Task
-from trainer.ranks.ranks import Ranks, broadcast_object, together
+from trainer.engine.task import BEST, Cost, Plan, Progress
+from trainer.ranks.ranks import Ranks, together
 
 LORA_TARGETS = ("qkv", "attention_out", "mlp_in", "mlp_out")
 LORA_ALPHA = 2.0
@@ -75,19 +69,11 @@ class Classifier(nn.Module):
         return self.linear(self.norm(pooled)).float()
 
 
-class FinetuneTask(Task):
+class FinetuneTask(ClassifyTask):
     name = "finetune"
-    shown = ("loss", "accuracy")
-    criterion = "error"
-
-    def __init__(self, config: FinetuneConfig):
-        self.config = config
 
     def check(self, manifest: Manifest, where: str) -> None:
-        self.start, meta = load_model(self.config.init, need="encoder")
-        self.model = from_dict(meta["model"])
-        check_encoder(self.config.init, self.model, meta.get("trained_on"), manifest, where)
-        self.labelled = Labelled.read(manifest, where)
+        super().check(manifest, where)
         self.channels = 0
         if POOLS[self.config.pool].places:
             self.channels = _channels(manifest, self.config.pool, where)
@@ -96,7 +82,7 @@ class FinetuneTask(Task):
         return {"model": self.model.as_dict()}
 
     def fixed(self) -> dict:
-        start = "new" if self.config.from_scratch else weights_hash(self.start.encoder)
+        start = "new" if self.config.from_scratch else weights_hash(self.encoder.encoder)
         return {"encoder_sha256": start, "labels": self.labelled.names, "pool": self.config.pool,
                 "lora_rank": self.config.lora_rank}  # fmt: skip
 
@@ -105,7 +91,7 @@ class FinetuneTask(Task):
     ) -> Classifier:
         model = self.empty(plan.config.seed)
         if not self.config.from_scratch:
-            model.encoder.load_state_dict(self.start.encoder.state_dict())
+            model.encoder.load_state_dict(self.encoder.encoder.state_dict())
         model.encoder.stack.recompute = plan.config.recompute
         if self.config.lora_rank:
             _add_lora(model.encoder, self.config.lora_rank, plan.config.seed)
@@ -115,25 +101,11 @@ class FinetuneTask(Task):
         classes = len(self.labelled.classes)
         return Classifier(self.model, self.config.pool, classes, self.channels, seed)
 
-    def prepare(self, plan: Plan) -> AddFields:
-        return AddFields(self.labelled.tables["train"], ("label",))
-
     def parameter_groups(self, model: Classifier, plan: Plan) -> list[dict]:
         return layered_groups(model, self.config, self.model.depth)
 
     def loss(self, engine: nn.Module, batches: list[Batch], at: Progress) -> LossTerms:
-        """Cross-entropy in which all classes count alike; windows without a label count nothing."""
-        truth = self.labelled.target(torch.cat([batch.label for batch in batches]))
-        logits = engine(batches)
-        weights = self.labelled.weights().to(logits.device)
-        each = F.cross_entropy(
-            logits, truth, weights, ignore_index=-1, reduction="none",
-            label_smoothing=self.config.label_smoothing,
-        )  # fmt: skip
-        known = truth >= 0
-        count = known.sum().clamp_min(1)
-        right = ((logits.argmax(1) == truth) & known).sum() / count
-        return LossTerms(each.sum() / count, {"accuracy": right.float()}, {"nll": each.detach()})
+        return self.cross_entropy(engine(batches), batches, self.config.label_smoothing)
 
     def open_validation(self, plan: Plan, ranks: Ranks) -> Callable[[nn.Module], dict[str, float]]:
         chosen = self.labelled.spread("val", plan.config.eval_windows)
@@ -142,23 +114,9 @@ class FinetuneTask(Task):
 
         def validate(engine: nn.Module) -> dict[str, float]:
             logits = logits_of(engine, known.batches, ranks.device)
-            predicted = logits.argmax(1).numpy()
-            accuracy = balanced_accuracy(known.truth, predicted)
-            values = {
-                "error": 1 - accuracy,
-                "balanced_accuracy": accuracy,
-                "person_accuracy": float(by_person(known.truth, predicted, known.person).mean()),
-                "nll": F.cross_entropy(logits, torch.from_numpy(known.truth)).item(),
-            }
-            return broadcast_object(values, ranks)  # what decides must be equal to the last bit
+            return self.held_out_values(logits, known.truth, known.person, ranks)
 
         return validate
-
-    def validation_line(self, values: dict[str, float]) -> str:
-        return (
-            f"held-out balanced accuracy {values['balanced_accuracy']:.4f}, mean over people "
-            f"{values['person_accuracy']:.4f} (chance {1 / len(self.labelled.classes):.4f})"
-        )
 
     def cost(self, channels: int, samples: int) -> Cost:
         """Of the encoder on all tokens: bounded by the masked model's, which hides some."""
@@ -199,7 +157,7 @@ class FinetuneTask(Task):
 
         name = "LoRA" if self.config.lora_rank else "fine-tuned"
         name = "from scratch" if self.config.from_scratch else name
-        return report(plan, self.labelled, name, classes_of, self.start.to(device).eval())
+        return report(plan, self.labelled, name, classes_of, self.encoder.to(device).eval())
 
 
 @torch.inference_mode()

@@ -1,4 +1,5 @@
-"""A linear probe of a frozen encoder, as a task of the one loop.
+"""Classifying windows as a task of the one loop: what its kinds share, and a linear probe of a
+frozen encoder.
 
 Only the head is trained and checkpointed (a few kB). The encoder is `--init`, known by the hash of
 its weights; it computes the features of every labelled window once, in fp32, the windows divided
@@ -25,7 +26,7 @@ from data.shards.manifest import Manifest
 from model.config import from_dict
 from model.losses import LossTerms
 from trainer.checkpoints.weights import load_model
-from trainer.decoding.config import ProbeConfig
+from trainer.decoding.config import FinetuneConfig, ProbeConfig
 from trainer.decoding.report import report
 from trainer.decoding.statistics import balanced_accuracy, by_person
 from trainer.decoding.windows import (
@@ -53,20 +54,65 @@ class LinearHead(nn.Module):
         return self.linear(features.to(self.linear.weight.dtype)).float()
 
 
-class ProbeTask(Task):
-    name = "probe"
+class ClassifyTask(Task):
+    """What a probe and a fine-tuning share: labels, loss, validation."""
+
     shown = ("loss", "accuracy")
     criterion = "error"
 
-    def __init__(self, config: ProbeConfig):
+    def __init__(self, config: ProbeConfig | FinetuneConfig):
         self.config = config
 
     def check(self, manifest: Manifest, where: str) -> None:
         self.encoder, self.meta = load_model(self.config.init, need="encoder")
-        self.encoder.requires_grad_(False)
         self.model = from_dict(self.meta["model"])
         check_encoder(self.config.init, self.model, self.meta.get("trained_on"), manifest, where)
         self.labelled = Labelled.read(manifest, where)
+
+    def prepare(self, plan: Plan) -> AddFields:
+        return AddFields(self.labelled.tables["train"], ("label",))
+
+    def cross_entropy(
+        self, logits: torch.Tensor, batches: list[Batch], smoothing: float = 0.0
+    ) -> LossTerms:
+        """In which all classes count alike; windows without a label count nothing."""
+        truth = self.labelled.target(torch.cat([batch.label for batch in batches]))
+        weights = self.labelled.weights().to(logits.device)
+        each = F.cross_entropy(
+            logits, truth, weights, ignore_index=-1, reduction="none", label_smoothing=smoothing
+        )
+        known = truth >= 0
+        count = known.sum().clamp_min(1)
+        right = ((logits.argmax(1) == truth) & known).sum() / count
+        return LossTerms(each.sum() / count, {"accuracy": right.float()}, {"nll": each.detach()})
+
+    def held_out_values(
+        self, logits: torch.Tensor, truth: np.ndarray, person: np.ndarray, ranks: Ranks
+    ) -> dict[str, float]:
+        """Of logits `[n, K]` on the CPU; the first rank's on all."""
+        predicted = logits.argmax(1).numpy()
+        accuracy = balanced_accuracy(truth, predicted)
+        values = {
+            "error": 1 - accuracy,
+            "balanced_accuracy": accuracy,
+            "person_accuracy": float(by_person(truth, predicted, person).mean()),
+            "nll": F.cross_entropy(logits, torch.from_numpy(truth)).item(),
+        }
+        return broadcast_object(values, ranks)  # what decides must be equal to the last bit
+
+    def validation_line(self, values: dict[str, float]) -> str:
+        return (
+            f"held-out balanced accuracy {values['balanced_accuracy']:.4f}, mean over people "
+            f"{values['person_accuracy']:.4f} (chance {1 / len(self.labelled.classes):.4f})"
+        )
+
+
+class ProbeTask(ClassifyTask):
+    name = "probe"
+
+    def check(self, manifest: Manifest, where: str) -> None:
+        super().check(manifest, where)
+        self.encoder.requires_grad_(False)
 
     def describe(self) -> dict:
         return {"model": self.meta["model"]}
@@ -100,22 +146,10 @@ class ProbeTask(Task):
     ) -> LinearHead:
         return LinearHead(len(self.mean), len(self.labelled.classes))
 
-    def prepare(self, plan: Plan) -> AddFields:
-        return AddFields(self.labelled.tables["train"], ("label",))
-
     def loss(self, engine: nn.Module, batches: list[Batch], at: Progress) -> LossTerms:
-        """Cross-entropy in which all classes count alike; windows without a label count nothing."""
-        device = batches[0].eeg.device
-        self.features = self.features.to(device)
+        self.features = self.features.to(batches[0].eeg.device)
         windows = torch.cat([batch.window for batch in batches])
-        truth = self.labelled.target(torch.cat([batch.label for batch in batches]))
-        logits = engine(self._standardised(self.features[windows]))
-        weights = self.labelled.weights().to(device)
-        each = F.cross_entropy(logits, truth, weights, ignore_index=-1, reduction="none")
-        known = truth >= 0
-        count = known.sum().clamp_min(1)
-        right = ((logits.argmax(1) == truth) & known).sum() / count
-        return LossTerms(each.sum() / count, {"accuracy": right.float()}, {"nll": each.detach()})
+        return self.cross_entropy(engine(self._standardised(self.features[windows])), batches)
 
     def _standardised(self, found: torch.Tensor) -> torch.Tensor:
         return (found - self.mean.to(found.device)) / self.std.to(found.device)
@@ -129,23 +163,9 @@ class ProbeTask(Task):
         def validate(engine: nn.Module) -> dict[str, float]:
             with torch.no_grad():
                 logits = engine(standard).cpu()
-            predicted = logits.argmax(1).numpy()
-            accuracy = balanced_accuracy(truth, predicted)
-            values = {
-                "error": 1 - accuracy,
-                "balanced_accuracy": accuracy,
-                "person_accuracy": float(by_person(truth, predicted, person).mean()),
-                "nll": F.cross_entropy(logits, torch.from_numpy(truth)).item(),
-            }
-            return broadcast_object(values, ranks)  # what decides must be equal to the last bit
+            return self.held_out_values(logits, truth, person, ranks)
 
         return validate
-
-    def validation_line(self, values: dict[str, float]) -> str:
-        return (
-            f"held-out balanced accuracy {values['balanced_accuracy']:.4f}, mean over people "
-            f"{values['person_accuracy']:.4f} (chance {1 / len(self.labelled.classes):.4f})"
-        )
 
     def cost(self, channels: int, samples: int) -> Cost:
         """Of the head: the encoder has done its work before the first step."""
