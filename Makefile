@@ -1,4 +1,4 @@
-# make demo    the whole line on simulated EEG, about ten minutes on two free cores
+# make demo    the whole line on simulated EEG, ten to fifteen minutes on two free cores
 # make test    all tests that this machine can run
 # make quick   the tests that take a minute or two
 # make lint    ruff

@@ -201,6 +201,16 @@ def test_the_span_of_the_rows_holds_the_answer():
     np.testing.assert_allclose(few, many, atol=1e-3)
 
 
+def test_rows_of_less_than_full_rank_are_read():
+    rng = np.random.default_rng(0)
+    truth, person = np.tile([0, 1], 60), np.repeat(np.arange(4), 30)
+    columns = (rng.normal(size=(120, 9)) + 2 * truth[:, None]) @ rng.normal(size=(9, 400))
+    columns[:, 7] = 1.0  # and one that is the same for all
+    fold = Fold("", np.arange(90), np.arange(90, 120))
+    found = predict(columns, fold, truth, person, person)
+    assert (found.argmax(1) == truth[90:]).mean() > 0.9
+
+
 def test_pools_of_tokens():
     latents = torch.randn(3, 4, 6, 5, generator=torch.Generator().manual_seed(0))
     out = ByChannel(latents.repeat(1, 1, 1, 2), latents)

@@ -26,9 +26,9 @@ def headline(report: Mapping) -> str:
         for name, count in zip(report["classes"], report["windows_of_class"], strict=True)
     )
     return (
-        f"{plural(report['windows'], 'window')} of {plural(len(report['people']), 'person')} "
-        f"({counts}), protocol {report['protocol']}, chance {short(report['chance'])}"
-    ).replace("persons", "people")
+        f"{plural(report['windows'], 'window')} ({counts}), people scored: "
+        f"{len(report['people'])}, protocol {report['protocol']}, chance {short(report['chance'])}"
+    )
 
 
 def rows(report: Mapping) -> list[list[str]]:

@@ -108,8 +108,9 @@ def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.n
     if train.shape[1] <= len(train):
         return train, test
     # A regression with an L2 penalty lies in the span of its rows: the same answer in n columns.
-    basis = np.linalg.svd(train, full_matrices=False)[2]
-    return train @ basis.T, test @ basis.T
+    # By QR: LAPACK's fast SVD gave up on rows of less than full rank.
+    basis = np.linalg.qr(train.T)[0]
+    return train @ basis, test @ basis
 
 
 def _fitted(columns: np.ndarray, truth: np.ndarray, strength: float):
