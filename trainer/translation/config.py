@@ -130,12 +130,12 @@ def forward_flops(model: BrainformerConfig, eeg: int, meg: int, samples: int) ->
     """Floating-point operations of one window's forward pass, as torch counts them."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    # Without computing, but for a pretrained encoder, which looks at values.
+    # Without computing, but for a pretrained encoder, which looks at values: places on a head.
     with torch.device("cpu" if model.eeg_encoder else "meta"):
         network = BrainformerForEEG2MEG(model).eval()
         with FlopCounterMode(display=False) as counter:
             network(
-                torch.zeros(1, eeg, samples), torch.zeros(eeg, 3), torch.zeros(meg, 3),
+                torch.zeros(1, eeg, samples), torch.full((eeg, 3), 0.05), torch.zeros(meg, 3),
                 torch.zeros(meg, 6), torch.ones(meg, dtype=torch.long),
             )  # fmt: skip
     return float(counter.get_total_flops())
