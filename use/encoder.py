@@ -25,6 +25,7 @@ from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
 from model.pooling import POOLS, by_channel
 from trainer.checkpoints.weights import load_model
+from use.health import refuse_trained_on, warn_of_collapse
 from use.signals import Signals, prepare_raw, prepare_trials, windows_of
 
 TOKENS_AT_ONCE = 65_536
@@ -42,10 +43,11 @@ class EEGEncoder:
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = "cpu") -> EEGEncoder:
         """Of a folder or file of trainer/convert.py, or of a run folder. InputError where tensors
-        are missing or unknown."""
+        are missing or unknown; a warning where its features are the same for all inputs."""
         path = Path(path)
         model, meta = load_model(path, need="encoder")
         profile = _profile(path, meta["signal"])
+        warn_of_collapse(model, str(path))
         return cls(model.to(device), profile, meta["trained_on"], _hash(model))
 
     @property
@@ -55,6 +57,10 @@ class EEGEncoder:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def refuse_trained_on(self, dataset: str, subjects, allowed: bool = False) -> None:
+        """InputError where it was trained on people of `dataset`; call it before a score."""
+        refuse_trained_on(self.trained_on, dataset, subjects, allowed)
 
     def prepare(
         self,
