@@ -422,7 +422,8 @@ def test_the_page_runs(folder, tmp_path, monkeypatch):
     trials, labels = trials_of()
     known = {"names": NAMES, "trials": trials * 1e6, "labels": labels}
     known |= {"eeg": torch.randn(2, 12, 200), "channel_mask": torch.ones(2, 12).bool()}
-    for name in ("features", "arrays", "sklearn", "transformers"):
+    known["few"] = recording(names=NAMES[:7])
+    for name in ("features", "arrays", "sklearn", "transformers", "processor"):
         code = code_of("docs/use.md", name).replace("recording.edf", "recording_raw.fif")
         if name == "transformers":
             known["positions_m"] = torch.from_numpy(known["signals"].positions_m)
@@ -430,4 +431,4 @@ def test_the_page_runs(folder, tmp_path, monkeypatch):
         if name == "features":
             assert known["features"].shape == (80, 192)
     assert known["pipeline"].score(known["trials"], labels) == 1.0
-    assert known["found"].pooler_output.shape == (2, 32)
+    assert known["found"].pooler_output.shape == (160, 32)
