@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,6 +74,8 @@ POOLS = {
 COVARIANCE = "covariance"
 """Covariances between channels along the latents' leading directions (`leading`, `covariances`),
 which are found on training windows."""
+COLLAPSED = 1e-4
+"""Deviation of a feature over windows, relative to its size, below which it is the same for all."""
 
 
 def by_channel(encoder: Encoder, eeg: Tensor, positions_m: Tensor) -> ByChannel:
@@ -84,6 +87,13 @@ def by_channel(encoder: Encoder, eeg: Tensor, positions_m: Tensor) -> ByChannel:
     tokens, latents, _ = encoder(cutter.cut(eeg), positions_m, count)
     shape = (len(eeg), rows, count, -1)
     return ByChannel(tokens.float().view(shape), latents.view(shape))
+
+
+def same_for_all(features: np.ndarray) -> bool:
+    """Whether features `[B, D]` of windows that differ do not, or are not finite: of an encoder
+    that collapsed in training, or of a damaged file."""
+    size = np.abs(features).mean()
+    return not np.isfinite(features).all() or features.std(0).max() <= COLLAPSED * size
 
 
 def leading(latents: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,15 @@ torchaudio, of which the package index has CUDA builds only."""
 
 from __future__ import annotations
 
+import shutil
+
 import mne
 import numpy as np
 import pytest
 import torch
 from commands import TINY, ranks
 from safetensors.torch import load_file, save_file
-from test_use import NAMES, recording
+from test_use import NAMES, code_of, recording, trials_of
 from tiny import tiny_shards
 
 try:
@@ -69,16 +71,51 @@ def test_units_do_not_matter_and_unknown_channels_are_left_out(path, epochs):
     torch.testing.assert_close(model(x, places), without(x[:, keep]), atol=1e-5, rtol=1e-4)
 
 
-def test_it_trains_under_eegclassifier(path, epochs):
+def test_it_trains_under_eegclassifier(path):
     from braindecode import EEGClassifier
+    from braindecode.util import set_random_seeds
 
-    labels = (epochs.events[:, 2] == 1).astype(int)
+    set_random_seeds(0, cuda=False)
+    trials, names = trials_of(48)
+    info = mne.create_info(NAMES, 250.0, "eeg").set_montage("standard_1005")
+    epochs = mne.EpochsArray(trials, info, verbose="error")
+    labels = (names == "task").astype(int)
     classifier = EEGClassifier(
-        MaskedVAEEncoder, module__encoder=path, max_epochs=1, train_split=None, classes=[0, 1],
-        verbose=0,
+        MaskedVAEEncoder, module__encoder=path, max_epochs=10, train_split=None, classes=[0, 1],
+        verbose=0, batch_size=8, lr=1e-3, optimizer=torch.optim.AdamW,
     )  # fmt: skip
-    classifier.fit(epochs, labels)
-    assert classifier.predict(epochs).shape == labels.shape
+    classifier.fit(epochs[:32], labels[:32])
+    assert (classifier.predict(epochs[32:]) == labels[32:]).mean() > 0.9
+
+
+def test_the_page_runs(path, tmp_path, monkeypatch):
+    trials, names = trials_of(16)
+    info = mne.create_info(NAMES, 250.0, "eeg").set_montage("standard_1005")
+    known = {"epochs": mne.EpochsArray(trials, info, verbose="error"), "labels": names == "task"}
+    (tmp_path / "encoder").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code_of("docs/use.md", "braindecode"), "braindecode", "exec"), known)
+    assert len(known["classifier"].history) == 20
+
+
+def test_a_saved_model_needs_no_encoder_file(path, epochs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(path, run)
+    settings = {"n_outputs": 2, "chs_info": epochs.info["chs"], "n_times": 501, "sfreq": 250}
+    model = MaskedVAEEncoder(encoder=str(run), **settings).eval()
+    model.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(run)
+    again = MaskedVAEEncoder.from_pretrained(tmp_path / "saved").eval()
+    x = torch.tensor(epochs.get_data(), dtype=torch.float32)
+    assert torch.equal(again(x), model(x))
+    assert model.get_config()["encoder"] is None
+
+
+def test_trials_that_do_not_fit_are_one_message(path, epochs):
+    with pytest.raises(ValueError, match="a patch has 20"):
+        model_of(path, epochs, n_times=20)
+    with pytest.raises(ValueError, match="where n_times=501"):
+        model_of(path, epochs)(torch.randn(2, 12, 500))
 
 
 def test_it_reloads_with_another_head_and_is_strict(path, epochs, tmp_path):

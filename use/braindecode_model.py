@@ -40,7 +40,10 @@ class MaskedVAEEncoder(EEGModuleMixin, nn.Module):
 
     encoder: a folder or file of trainer/convert.py whose weights it starts from; None: untrained,
     or loaded afterwards. vae: the network's configuration, with `encoder` read from there.
-    model_sfreq_hz: the rate that its weights are made for.
+    model_sfreq_hz: the rate that its weights are made for. Saved, the model holds the latter two
+    and its own weights: the file at `encoder` is needed once.
+
+    Raises ValueError for trials shorter than a patch, without places, and for joint tokens.
     """
 
     def __init__(
@@ -57,6 +60,9 @@ class MaskedVAEEncoder(EEGModuleMixin, nn.Module):
             raise ValueError("joint tokens need one montage: use an encoder of channel tokens")
         self.model_sfreq_hz = given.profile.sfreq_hz if given else float(model_sfreq_hz)
         self.vae_config: ModelConfig = config
+        own = {"encoder": None, "vae": config.as_dict(), "model_sfreq_hz": self.model_sfreq_hz}
+        for kept in (self._braindecode_init_kwargs, self._hub_mixin_config or {}):
+            kept.update(own)  # what braindecode saves, and builds a model from
         self.encoder = Encoder(config)
         start_weights(self, seed=0)
         if given:
@@ -69,6 +75,11 @@ class MaskedVAEEncoder(EEGModuleMixin, nn.Module):
             "resampling", resampling(self.n_times, self.sfreq, self.model_sfreq_hz),
             persistent=False,
         )  # fmt: skip
+        if (samples := self.resampling.shape[1]) < config.patch_samples:
+            raise ValueError(
+                f"n_times={self.n_times} at {self.sfreq:g} Hz are {samples} samples at "
+                f"{self.model_sfreq_hz:g} Hz, and a patch has {config.patch_samples}"
+            )
         self.final_layer = nn.Linear(config.width, self.n_outputs)
 
     @classmethod
@@ -111,6 +122,8 @@ class MaskedVAEEncoder(EEGModuleMixin, nn.Module):
         """x `[B, C, T]` in any unit, at `sfreq`; channel_positions `[B, C, 3]` metres, in place of
         chs_info. Logits `[B, n_outputs]`; return_features: {"features": tokens `[B, L, D]`,
         "cls_token": None}."""
+        if x.shape[-1] != self.n_times:
+            raise ValueError(f"trials of {x.shape[-1]} samples, where n_times={self.n_times}")
         places, known = self.positions_m, self.known.expand(len(x), -1)
         if channel_positions is not None:
             places, known = channel_positions, plausible(channel_positions)

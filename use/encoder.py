@@ -12,7 +12,6 @@ alone, whatever else is in the call.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields, replace
 from pathlib import Path
 
 import mne
@@ -20,12 +19,14 @@ import numpy as np
 import torch
 
 from data.errors import InputError, did_you_mean
-from data.signals.profiles import PROFILES, Profile
+from data.signals.profiles import Profile
 from model.autoencoder import MaskedVAE
 from model.config import ModelConfig
 from model.pooling import POOLS, by_channel
 from trainer.checkpoints.weights import load_model
-from use.signals import Signals, prepare_raw, prepare_trials, windows_of
+from use.health import refuse_trained_on, warn_of_collapse
+from use.inputs import profile_of, signals_of
+from use.signals import Signals, prepare_raw
 
 TOKENS_AT_ONCE = 65_536
 """About 1 GB of activations with `base`."""
@@ -42,10 +43,11 @@ class EEGEncoder:
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = "cpu") -> EEGEncoder:
         """Of a folder or file of trainer/convert.py, or of a run folder. InputError where tensors
-        are missing or unknown."""
+        are missing or unknown; a warning where its features are the same for all inputs."""
         path = Path(path)
         model, meta = load_model(path, need="encoder")
-        profile = _profile(path, meta["signal"])
+        profile = profile_of(meta["signal"], str(path))
+        warn_of_collapse(model, str(path))
         return cls(model.to(device), profile, meta["trained_on"], _hash(model))
 
     @property
@@ -56,27 +58,15 @@ class EEGEncoder:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def prepare(
-        self,
-        data,
-        *,
-        ch_names: list[str] | None = None,
-        sfreq: float | None = None,
-        onsets_s: np.ndarray | None = None,
-        **settings,
-    ) -> Signals:
+    def refuse_trained_on(self, dataset: str, subjects, allowed: bool = False) -> None:
+        """InputError where it was trained on people of `dataset`; call it before a score."""
+        refuse_trained_on(self.trained_on, dataset, subjects, allowed)
+
+    def prepare(self, data, **settings) -> Signals:
         """The encoder's input. data: mne Raw (its windows, or those at `onsets_s`), mne Epochs, or
-        an array `[B, C, T]` with `ch_names` and `sfreq`. settings: of `windows_of` or
-        `prepare_trials` in use/signals.py. InputError for input that cannot be used."""
-        if isinstance(data, mne.io.BaseRaw):
-            return windows_of(data, self.profile, onsets_s=onsets_s, **settings)
-        if isinstance(data, mne.BaseEpochs):
-            return self._of_epochs(data, settings)
-        if ch_names is None or sfreq is None:
-            raise InputError(
-                "an array without ch_names or sfreq", "say both: the encoder needs places and rate"
-            )
-        return prepare_trials(data, ch_names, sfreq, self.profile, **settings)
+        an array `[B, C, T]` with `ch_names` and `sfreq`. settings: see `signals_of` in
+        use/inputs.py. InputError for input that cannot be used."""
+        return signals_of(data, self.profile, **settings)
 
     def prepare_raw(self, raw: mne.io.BaseRaw, **settings) -> mne.io.RawArray:
         """A whole recording as packing would treat it; `use.signals.prepare_raw`."""
@@ -107,34 +97,6 @@ class EEGEncoder:
         for start in range(0, len(eeg), rows):
             part = eeg[start : start + rows].to(self.device)
             yield by_channel(self.model.encoder, part, positions_m.to(self.device)).cpu()
-
-    def _of_epochs(self, epochs: mne.BaseEpochs, settings: dict) -> Signals:
-        kept = [name for name, kind in zip(epochs.ch_names, epochs.get_channel_types(), strict=True)
-                if kind == "eeg" and name not in epochs.info["bads"]]  # fmt: skip
-        if not kept:
-            raise InputError("the epochs have no good EEG channel", "set the channels' types")
-        places = np.array([epochs.info["chs"][epochs.ch_names.index(n)]["loc"][:3] for n in kept])
-        known = np.isfinite(places).all() and np.abs(places).max() > 0
-        if known and "montage" not in settings:
-            settings = {"positions_m": places, **settings}
-        return prepare_trials(
-            epochs.get_data(picks=kept), kept, epochs.info["sfreq"], self.profile, **settings
-        )
-
-
-ESSENTIAL = ("sfreq_hz", "l_freq_hz", "h_freq_hz", "window_samples")
-
-
-def _profile(path: Path, signal: dict) -> Profile:
-    """How the EEG of training was made; InputError where the weights do not say."""
-    if lacking := [name for name in ESSENTIAL if name not in signal]:
-        raise InputError(
-            f"{path}: does not say how its EEG was made ({', '.join(lacking)})",
-            "convert the run again with trainer/convert.py",
-        )
-    known = {entry.name for entry in fields(Profile)}
-    base = PROFILES.get(signal.get("name"), PROFILES["default"])
-    return replace(base, **{name: value for name, value in signal.items() if name in known})
 
 
 def _hash(model: MaskedVAE) -> str:

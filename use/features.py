@@ -23,8 +23,10 @@ from sklearn.utils.validation import check_is_fitted
 from data.errors import InputError
 from data.files import write_atomic
 from use.encoder import EEGEncoder
+from use.health import refuse_collapsed
 
-OF_ARRAYS = ("ch_names", "sfreq")
+LOOKED_AT = 8
+"""Trials whose features `fit` compares."""
 
 
 class EEGFeatures(TransformerMixin, BaseEstimator):
@@ -59,13 +61,17 @@ class EEGFeatures(TransformerMixin, BaseEstimator):
         self.cache = cache
 
     def fit(self, X, y=None):
-        """Nothing is fitted: settings are checked, and the number of features is found."""
+        """Nothing is fitted: settings are checked, and the number of features is found. InputError
+        where the features of the first trials are all the same though the trials are not."""
         if self.scale == "recording":
             raise InputError(
                 "scale='recording'", "a trial's features must not depend on other trials: use "
                 "'window', or a number of volts"
             )  # fmt: skip
-        self.n_features_out_ = self.transform_checked(X[:1]).shape[1]
+        first = self.transform_checked(X[:LOOKED_AT])
+        if len(first) > 1 and np.ptp(_values(X[:LOOKED_AT]), axis=0).any():
+            refuse_collapsed(first, f"{self.encoder}, pool={self.pool}")
+        self.n_features_out_ = first.shape[1]
         return self
 
     def transform(self, X):
@@ -76,7 +82,7 @@ class EEGFeatures(TransformerMixin, BaseEstimator):
     def transform_checked(self, X) -> np.ndarray:
         """`transform`, also before `fit`."""
         encoder = loaded(str(self.encoder), self.device)
-        trials = X.get_data(picks="eeg") if isinstance(X, mne.BaseEpochs) else np.asarray(X)
+        trials = _values(X)
         if not len(trials):
             return np.zeros((0, getattr(self, "n_features_out_", 0)), np.float32)
         names = [self._name(encoder, trial, X) for trial in trials]
@@ -134,6 +140,11 @@ class EEGFeatures(TransformerMixin, BaseEstimator):
         content = io.BytesIO()
         np.save(content, features, allow_pickle=False)
         write_atomic(Path(self.cache) / f"{name}.npy", content.getvalue())
+
+
+def _values(X) -> np.ndarray:
+    """`[n, C, T]` of an array or mne.Epochs."""
+    return X.get_data(picks="eeg") if isinstance(X, mne.BaseEpochs) else np.asarray(X)
 
 
 _STORE: dict[str, dict[str, np.ndarray]] = {}

@@ -22,7 +22,13 @@ from use.encoder import EEGEncoder
 
 
 class _AsTrained:
-    """What stands before a paradigm's class: its raw step is the encoder's."""
+    """What stands before a paradigm's class: its raw step is the encoder's, and it gives no data
+    of people that the encoder was trained on."""
+
+    def get_data(self, dataset, subjects=None, *args, **settings):
+        asked = dataset.subject_list if subjects is None else subjects
+        self.encoder_.refuse_trained_on(type(dataset).__name__, asked, self.allow_trained_on_)
+        return super().get_data(dataset, subjects, *args, **settings)
 
     def _get_raw_pipelines(self):
         return [
@@ -32,10 +38,11 @@ class _AsTrained:
         ]
 
 
-def as_trained(paradigm, encoder: EEGEncoder):
+def as_trained(paradigm, encoder: EEGEncoder, allow_trained_on: bool = False):
     """A copy of `paradigm` whose raw step (its band) is the encoder's. Bad channels are
     interpolated, so that all recordings keep the dataset's channels. InputError for a paradigm of
-    several bands or of another rate."""
+    several bands or of another rate; and, when data is asked for, for people that the encoder was
+    trained on (with `allow_trained_on` a warning)."""
     if len(paradigm.filters) != 1:
         raise InputError(
             f"a paradigm with {len(paradigm.filters)} bands", "the encoder has one: use a paradigm "
@@ -50,5 +57,5 @@ def as_trained(paradigm, encoder: EEGEncoder):
     changed = copy.copy(paradigm)
     kind = type(paradigm)
     changed.__class__ = type(f"AsTrained{kind.__name__}", (_AsTrained, kind), {})
-    changed.encoder_ = encoder
+    changed.encoder_, changed.allow_trained_on_ = encoder, allow_trained_on
     return changed

@@ -22,6 +22,7 @@ import torch
 from data.electrodes.channels import FEWEST, Chosen, choose_channels
 from data.errors import InputError
 from data.signals.bad_channels import robust_amplitude
+from data.signals.cutting import referenced
 from data.signals.eeg import PLAUSIBLE_UV, band_of, checked_scale, cut, make_windows, prepare
 from data.signals.profiles import Profile
 from data.signals.recording import Event, Recording
@@ -63,10 +64,11 @@ def windows_of(
     recording = _recording(raw, montage, mains_hz)
     if onsets_s is not None:
         recording.events = [Event(float(onset_s)) for onset_s in onsets_s]
-    found = make_windows(recording, replace(profile, scale="recording"))
+    found = make_windows(recording, replace(profile, scale="recording"), fewest=1)
     if not len(found.data):
         reasons = ", ".join(f"{count} {what}" for what, count in found.info["dropped"].items())
         raise InputError(f"the recording gives no window ({reasons})", "is it long enough?")
+    _warn(len(found.channels), found.info["scale"])
     return Signals(
         found.data.astype(np.float32),
         found.positions_m.astype(np.float32),
@@ -94,16 +96,18 @@ def prepare_raw(
     if bad not in ("interpolate", "drop"):
         raise InputError(f"bad={bad}", "use interpolate or drop")
     recording = _recording(raw, montage, mains_hz)
-    found = prepare(recording, profile)
+    found = prepare(recording, profile, fewest=1)
     scale_v = checked_scale(cut(found, recording, profile).scale(), recording)
     if scale_v is None:
         raise InputError("the recording is shorter than a window", "give a longer one")
+    _warn(len(found.names), scale_v)
     sfreq_hz, step = profile.sfreq_hz, found.band.target_hz / found.band.sfreq_hz
     values = np.zeros((len(found.good), found.band.out_samples(raw.n_times)), np.float32)
     for (start, _), part in zip(found.spans, found.parts, strict=True):
         first = round(start * step)
         own = part[found.good][:, : values.shape[1] - first]
-        values[:, first : first + own.shape[1]] = (own - own.mean(0)) / np.float32(scale_v)
+        own = referenced(own, found.info["reference"])
+        values[:, first : first + own.shape[1]] = own / np.float32(scale_v)
     values = np.clip(values, -profile.clip, profile.clip)
     names, positions_m = list(found.names), found.positions_m
     if bad == "interpolate":
@@ -161,14 +165,10 @@ def prepare_trials(
     if not np.isfinite(volts).all():
         raise InputError("the array has values that are not finite", "leave those trials out")
     eeg = np.stack(list(_at_rate(volts, sfreq_hz, profile, mains_hz, filtered)))
-    if len(chosen.picks) < FEWEST:
-        warnings.warn(
-            f"{len(chosen.picks)} channels: left at their own reference, where the encoder was "
-            "trained on the average", stacklevel=2,
-        )  # fmt: skip
-    else:
+    if len(chosen.picks) >= FEWEST:
         eeg = eeg - eeg.mean(1, keepdims=True)
     scale_v = _scale(eeg, scale)
+    _warn(len(chosen.picks), float(np.median(scale_v)) if isinstance(scale, str) else None)
     return Signals(
         np.clip(eeg / scale_v[:, None, None].astype(np.float32), -profile.clip, profile.clip),
         chosen.positions_m.astype(np.float32),
@@ -228,7 +228,7 @@ def _at_rate(
 
 
 def _scale(eeg: np.ndarray, scale: str | float) -> np.ndarray:
-    """float64 `[B]` volts. A unit that is far off is said, not refused: DC amplifiers exist."""
+    """float64 `[B]` volts."""
     if isinstance(scale, (int, float)) and scale > 0:
         return np.full(len(eeg), float(scale))
     if scale not in SCALES:
@@ -242,10 +242,19 @@ def _scale(eeg: np.ndarray, scale: str | float) -> np.ndarray:
             f"{int((found <= 0).sum())} trials are flat, or all their channels carry one signal",
             "leave them out",
         )
-    middle_uv = 1e6 * float(np.median(found))
-    if not PLAUSIBLE_UV[0] < middle_uv < PLAUSIBLE_UV[1]:
-        warnings.warn(f"an amplitude of {middle_uv:.3g} uV: is the unit right?", stacklevel=3)
     return found
+
+
+def _warn(channels: int, scale_v: float | None) -> None:
+    """Of what the encoder is not used to. A unit that is far off is no error: DC amplifiers
+    exist."""
+    if channels < FEWEST:
+        warnings.warn(
+            f"{channels} channels: left at their own reference, where the encoder was trained on "
+            "the average", stacklevel=3,
+        )  # fmt: skip
+    if scale_v is not None and not PLAUSIBLE_UV[0] < 1e6 * scale_v < PLAUSIBLE_UV[1]:
+        warnings.warn(f"an amplitude of {1e6 * scale_v:.3g} uV: is the unit right?", stacklevel=3)
 
 
 def _with_bad(
@@ -256,7 +265,7 @@ def _with_bad(
     values: np.ndarray,
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """All chosen channels, in the recording's order: bad ones interpolated from the good."""
-    chosen: Chosen = choose_channels(raw.info, montage, "the recording")
+    chosen: Chosen = choose_channels(raw.info, montage, "the recording", fewest=1)
     wanted = head_directions(torch.from_numpy(chosen.positions_m).float())
     given = head_directions(torch.from_numpy(positions_m).float())
     filled = (spline_matrix(wanted, given) @ torch.from_numpy(values)).numpy()

@@ -141,11 +141,10 @@ class WindowCutter:
         return at_clip > self.profile.saturated_fraction * clipped.size
 
     def _window(self, part: np.ndarray, first: int, step: int = 1, skip: int = 0) -> np.ndarray:
-        """float32 `[C, T]` of the chosen channels, referenced to their average; at every `step`-th
-        sample time from the `skip`-th on."""
+        """float32 `[C, T]` of the chosen channels, referenced; at every `step`-th sample time from
+        the `skip`-th on."""
         window = part[self.channels, first + skip : first + self.length : step]
-        window -= window.mean(axis=0)
-        return window
+        return referenced(window, self.profile.reference)
 
     def _starts(self, samples: int, start_s: float, rough) -> Iterator[tuple[int, dict]]:
         """First sample of each window that fits into `samples`, with its label and image."""
@@ -184,6 +183,13 @@ class WindowCutter:
 
     def _drop(self, reason: str, count: int = 1) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+
+def referenced(signal: np.ndarray, reference: str) -> np.ndarray:
+    """`signal` `[C, T]`, in place, as a profile's `reference` says."""
+    if reference == "average":
+        signal -= signal.mean(axis=0)
+    return signal
 
 
 def _overlapping(intervals: np.ndarray, begin: float, end: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mne
 import numpy as np
@@ -43,7 +43,7 @@ PLAUSIBLE_UV = (0.2, 2000.0)
 """A recording whose scale lies outside is kept, with a note: its unit is probably not volt."""
 
 
-def make_windows(recording: Recording, profile: Profile) -> Windows:
+def make_windows(recording: Recording, profile: Profile, fewest: int = FEWEST) -> Windows:
     """Preprocess one recording as `profile` says.
 
     Returns float16 windows in units of `info["scale_uv"]` microvolts (`info["scale"]` in the
@@ -52,13 +52,14 @@ def make_windows(recording: Recording, profile: Profile) -> Windows:
     source_sha256, unit, mains_hz, filter, positions_from, bad_channels {name: reason}, left_out
     {name: reason}, dropped {reason: count}, hours (kept) and notes; all JSON-able.
 
-    Raises InputError where fewer than FEWEST good EEG channels with a position remain.
+    Raises InputError where fewer than `fewest` good EEG channels with a position remain. Below
+    FEWEST they stay at their own reference.
     """
     if recording.segments is not None:
         windows = make_segment_windows(recording, profile, where_of(recording))
         windows.info["source_sha256"] = source_hashes(recording)
         return windows
-    return _continuous(recording, profile)
+    return _continuous(recording, profile, fewest)
 
 
 @dataclass
@@ -92,11 +93,11 @@ class Prepared:
         return flat, reader.start / sfreq_hz, holes_s
 
 
-def prepare(recording: Recording, profile: Profile) -> Prepared:
+def prepare(recording: Recording, profile: Profile, fewest: int = FEWEST) -> Prepared:
     """Choose, read and filter the EEG of a continuous recording, and find its bad channels."""
     raw, where = recording.raw, where_of(recording)
     sfreq_hz = float(raw.info["sfreq"])
-    chosen = choose_channels(raw.info, recording.montage, where)
+    chosen = choose_channels(raw.info, recording.montage, where, fewest)
     no_range = marked(raw.info, NO_RANGE)
     known_bad = {
         name: "no range" if pick in no_range else "marked bad in the file"
@@ -106,7 +107,7 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     keep = [i for i, name in enumerate(chosen.names) if name not in known_bad]
     names = [chosen.names[i] for i in keep]
     picks = [chosen.picks[i] for i in keep]
-    if len(keep) < FEWEST:
+    if len(keep) < fewest:
         raise _too_few_good(where, len(keep), len(chosen.names), known_bad)
     check_units_known(raw.info, picks, where)
     source, picks = in_one_piece(raw, picks)
@@ -120,7 +121,7 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
     bad = _bad_channels(names, parts, readers, where) if signal.size else {}
     reasons = {**known_bad, **{names[index]: reason for index, reason in bad.items()}}
     good = [index for index in range(len(names)) if index not in bad]
-    if len(good) < FEWEST:
+    if len(good) < fewest:
         raise _too_few_good(where, len(good), len(chosen.names), reasons)
     return Prepared(
         names=[names[index] for index in good],
@@ -137,7 +138,7 @@ def prepare(recording: Recording, profile: Profile) -> Prepared:
             "unit": recording.unit,
             "mains_hz": mains_hz,
             "filter": band.describe(max((stop - start for start, stop in spans), default=0)),
-            "reference": profile.reference,
+            "reference": profile.reference if len(good) >= FEWEST else "own",
             "positions_from": chosen.positions_from,
             "bad_channels": reasons,
             "left_out": chosen.left_out,
@@ -175,7 +176,10 @@ def _too_few_good(where: str, good: int, total: int, reasons: dict[str, str]) ->
 def cut(found: Prepared, recording: Recording, profile: Profile) -> WindowCutter:
     """The windows of what `prepare` found, not yet scaled."""
     cutter = WindowCutter(
-        profile, np.array(found.good), recording.events, stretches_of(recording.raw)
+        replace(profile, reference=found.info["reference"]),
+        np.array(found.good),
+        recording.events,
+        stretches_of(recording.raw),
     )
     rough = bad_intervals(recording.raw)
     for index, part in enumerate(found.parts):
@@ -184,8 +188,8 @@ def cut(found: Prepared, recording: Recording, profile: Profile) -> WindowCutter
     return cutter
 
 
-def _continuous(recording: Recording, profile: Profile) -> Windows:
-    found = prepare(recording, profile)
+def _continuous(recording: Recording, profile: Profile, fewest: int) -> Windows:
+    found = prepare(recording, profile, fewest)
     cutter = cut(found, recording, profile)
     scale_v = checked_scale(cutter.scale(), recording)
     data, meta = cutter.finish(scale_v)

@@ -51,7 +51,8 @@ class Profile:
     saturated_fraction: float = 0.01
     """A window with more than this fraction of clipped samples is dropped."""
     reference: str = "average"
-    """Common average over the good EEG channels, the one reference every source can reach."""
+    """"average": over the good EEG channels, the one reference every source can reach; "own": as
+    recorded, for an encoder's input of too few channels. Packing knows the average only."""
     scale: str = "recording"
     """"recording": a robust scale for each; "session": one for all of a person's recordings of a
     session, which keeps how their amplitudes differ (data/signals/session_scale.py)."""

@@ -10,7 +10,15 @@ import torch
 from data.batches.batch import Batch
 from data.errors import InputError
 from model.autoencoder import MaskedVAE
-from model.pooling import COVARIANCE, POOLS, ByChannel, by_channel, covariances, leading
+from model.pooling import (
+    COVARIANCE,
+    POOLS,
+    ByChannel,
+    by_channel,
+    covariances,
+    leading,
+    same_for_all,
+)
 from trainer.decoding.closed_forms import shrunk
 from trainer.decoding.estimators import Method
 from trainer.decoding.protocols import Fold
@@ -20,8 +28,6 @@ SIZE = 32
 LATENT_SHRINKAGE = 0.1
 """Windows of 5 s have 5 to 50 patches for 19 channels."""
 DIRECTIONS = 8
-COLLAPSED = 1e-4
-"""Deviation of a feature over windows, relative to its size, below which it is the same for all."""
 SAMPLED_ROWS = 200_000
 CHUNK = 512
 
@@ -74,8 +80,7 @@ def _by_direction(latents: torch.Tensor) -> Callable[[Fold], np.ndarray]:
 
 
 def _refuse_collapsed(name: str, pool: str, features: np.ndarray) -> None:
-    size = np.abs(features).mean()
-    if not np.isfinite(features).all() or features.std(0).max() <= COLLAPSED * size:
+    if same_for_all(features):
         raise InputError(
             f"{name}: its features ({pool}) are the same for all windows, or not finite",
             "the encoder collapsed in training, or its file is damaged: look at the run's kl and "

@@ -20,6 +20,8 @@ from trainer.reports.stated_scores import describe_scores, read_scores
 
 # bf16 has 8 bits: between CPUs and GPUs its sums differ by less than this share of the loss.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}
+PROCESSOR = Path(__file__).resolve().parents[2] / "use" / "processing_eeg_encoder.py"
+"""Goes along with an encoder's folder, as its model's code does; nothing here imports it."""
 
 
 def write_weights(state: dict[str, torch.Tensor], meta: dict, out: Path) -> None:
@@ -51,6 +53,14 @@ def write_encoder_folder(state: dict[str, torch.Tensor], meta: dict, out: Path) 
     model = EegEncoderModel(config)
     model.load_state_dict(state)
     model.save_pretrained(out)
+    processor = {
+        "auto_map": {"AutoProcessor": f"{PROCESSOR.stem}.EegEncoderProcessor"},
+        "feature_extractor_type": "EegEncoderProcessor",
+        "signal": meta["signal"],
+    }
+    text = json.dumps(processor, indent=2) + "\n"
+    write_atomic(out / "preprocessor_config.json", text.encode())
+    write_atomic(out / PROCESSOR.name, PROCESSOR.read_bytes())
     write_atomic(out / "README.md", encoder_card(out.name, meta).encode())
     again = EegEncoderModel.from_pretrained(out)
     if not all(torch.equal(value, state[name]) for name, value in again.state_dict().items()):
@@ -72,10 +82,12 @@ The encoder of a masked variational autoencoder of EEG: preset {model["preset"]}
 {meta["steps"]} steps.
 
 ```python
-from transformers import AutoModel
+from transformers import AutoModel, AutoProcessor
 
 encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
 found = encoder(eeg, positions_m)  # eeg [B, C, T] / scale; positions [C, 3] metres, head frame
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)  # needs the project
+found = encoder(**processor(raw))  # mne Raw or Epochs
 found.last_hidden_state, found.latents, found.pooler_output
 ```
 
