@@ -125,6 +125,20 @@ KINDS = {
             "seed": "another seed gives other people",
         },
     ),
+    "simulated-images": Kind(
+        "data.sources.simulated_images",
+        "nothing: people who look at pictures, and the best retrieval known",
+        {
+            "part": "training or test: packed into folders of their own",
+            "subjects": "people",
+            "concepts": "of the training part",
+            "pictures": "of each training concept",
+            "repeats": "trials of each training picture",
+            "test_concepts": "of the test part, one picture each",
+            "test_repeats": "trials of each test picture",
+            "seed": "another seed gives other people and pictures",
+        },
+    ),
     "simulated-pairs": Kind(
         "data.sources.simulated_pairs",
         "nothing, linear or nonlinear: EEG with MEG, and the best prediction known",
@@ -144,6 +158,8 @@ KINDS = {
 }
 PAIRED = ("simulated-pairs",)
 """Kinds that are packed with MEG unless --profile says otherwise."""
+WITHOUT_TARGET = ("simulated", "simulated-images", *PAIRED)
+"""Kinds after which nothing need follow."""
 FROM_FILES = ("raw", "bids", "things", "things2", "vc")
 """Kinds whose target is a path."""
 PATH_OPTIONS = ("montage", "splits", "channels", "labels")

@@ -16,7 +16,7 @@ from typing import Protocol
 from data.errors import InputError, did_you_mean
 from data.signals.profiles import Profile
 from data.signals.recording import MegOptions, Recording
-from data.sources.kinds import COMMON, KINDS, PAIRED
+from data.sources.kinds import COMMON, KINDS, PAIRED, WITHOUT_TARGET
 from data.subjects.people import select_subjects
 
 SPLITS = ("auto", "train", "val", "test")
@@ -224,7 +224,7 @@ def parse_spec(text: str) -> Spec:
         raise InputError(
             f"--source {text}: split={options['split']}", f"use one of {', '.join(SPLITS)}"
         )
-    if not target and name not in ("simulated", *PAIRED):
+    if not target and name not in WITHOUT_TARGET:
         raise InputError(
             f"--source {text}: nothing after {name}:",
             f"write {name}:TARGET, where TARGET is {KINDS[name].target}",
