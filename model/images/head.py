@@ -1,0 +1,74 @@
+"""From a trunk's vector to an embedding, and how well it names the picture among all of a table.
+
+The image side is frozen, so every rank holds the embeddings of all training pictures and the loss
+is a softmax over all of them: no gathering, and the same value for any micro-batch and any number
+of ranks. 16,540 pictures are 17 MB of logits at a micro-batch of 256.
+
+Shapes: B trials, F features of a trunk, E embedding, P pictures.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..transformer import Linear
+
+LARGEST_SCALE = 100.0
+FIRST_TEMPERATURE = 0.07
+
+
+class Projector(nn.Module):
+    """`[B, F]` -> `[B, E]`, through one residual block."""
+
+    def __init__(self, features: int, hidden: int, embedding: int, dropout: float):
+        super().__init__()
+        self.into = Linear(features, hidden)
+        self.block = Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(hidden)
+        self.out = Linear(hidden, embedding)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.into(features)
+        x = self.norm(x + self.dropout(self.block(F.gelu(x))))
+        return self.out(x)
+
+
+class Retriever(nn.Module):
+    """Trials -> unit vectors in the space of pictures. `projected`: the pictures' embeddings pass
+    a learned linear map to so many numbers, which leaves out what EEG cannot tell; 0: as they are.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, embedding: int, hidden: int, dropout: float, projected: int
+    ):
+        super().__init__()
+        self.trunk = trunk
+        self.projector = Projector(trunk.features, hidden, projected or embedding, dropout)
+        self.image_map = Linear(embedding, projected) if projected else None
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
+
+    def forward(self, eeg: Tensor, positions_m: Tensor, person: Tensor) -> Tensor:
+        """fp32 `[B, E]`, unit length. eeg `[B, C, T]`; person int64 `[B]`, 0: unknown."""
+        z = self.projector(self.trunk(eeg, positions_m, person))
+        return F.normalize(z.float(), dim=-1)
+
+    def pictures(self, table: Tensor) -> Tensor:
+        """fp32 `[P, E]` of unit vectors -> `[P, projected]`, unit length."""
+        if self.image_map is None:
+            return table
+        return F.normalize(self.image_map(table.to(self.image_map.weight.dtype)).float(), dim=-1)
+
+    def logits(self, z: Tensor, table: Tensor) -> Tensor:
+        """fp32 `[B, P]`."""
+        scale = self.log_scale.float().clamp_max(math.log(LARGEST_SCALE)).exp()
+        return scale * z @ self.pictures(table).mT
+
+
+def centred(embeddings: Tensor, mean: Tensor) -> Tensor:
+    """Unit vectors `[P, E]` of what differs from the training pictures' mean."""
+    return F.normalize(embeddings.float() - mean.float(), dim=-1)
