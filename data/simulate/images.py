@@ -19,7 +19,27 @@ import numpy as np
 from data.simulate.head import montage_directions
 
 MONTAGE = "easycap-M1"
-CHANNELS = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
+CHANNELS = tuple(
+    [
+        "P7",
+        "P5",
+        "P3",
+        "P1",
+        "Pz",
+        "P2",
+        "P4",
+        "P6",
+        "P8",
+        "PO7",
+        "PO3",
+        "POz",
+        "PO4",
+        "PO8",
+        "O1",
+        "Oz",
+        "O2",
+    ]
+)
 PARTS = ("training", "test")
 CODE, EMBEDDING, PIXELS = 16, 64, 32
 CONCEPT_SHARE = 0.5
@@ -143,8 +163,8 @@ class World:
         onsets_s = EDGE_S + SPACING_S * np.arange(len(order))
         late_s = rng.choice(JITTERS_S, len(order))
         samples = round((2 * EDGE_S + SPACING_S * len(order)) * sfreq_hz)
-        signal = NOISE * noise_root(self.electrodes_m) @ _coloured(
-            rng, len(CHANNELS), samples, sfreq_hz
+        signal = (
+            NOISE * noise_root(self.electrodes_m) @ _coloured(rng, len(CHANNELS), samples, sfreq_hz)
         )
         amplitudes = np.column_stack([np.ones(len(order)), self.codes(part)[order]])
         topographies, count = self.topographies(person), round(TRIAL_S * sfreq_hz)

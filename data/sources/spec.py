@@ -16,7 +16,7 @@ from typing import Protocol
 from data.errors import InputError, did_you_mean
 from data.signals.profiles import Profile
 from data.signals.recording import MegOptions, Recording
-from data.sources.kinds import COMMON, KINDS, PAIRED, WITHOUT_TARGET
+from data.sources.kinds import COMMON, KINDS, WITHOUT_TARGET
 from data.subjects.people import select_subjects
 
 SPLITS = ("auto", "train", "val", "test")

@@ -2,8 +2,8 @@
 is compared with.
 
 Both see channels whitened by the training trials' covariance, after onset, through a linear map of
-each person's own. On simulated pictures (docs/images.md) the convolution retrieves twice as often
-as the flat map from single trials, since it does not care when a response comes.
+each person's own. The flat map is the strongest where responses come at one time; the convolution
+where they come early or late.
 
 Shapes: B trials, C channels, T samples after onset, F features.
 """
