@@ -19,27 +19,10 @@ import numpy as np
 from data.simulate.head import montage_directions
 
 MONTAGE = "easycap-M1"
-CHANNELS = tuple(
-    [
-        "P7",
-        "P5",
-        "P3",
-        "P1",
-        "Pz",
-        "P2",
-        "P4",
-        "P6",
-        "P8",
-        "PO7",
-        "PO3",
-        "POz",
-        "PO4",
-        "PO8",
-        "O1",
-        "Oz",
-        "O2",
-    ]
-)
+CHANNELS = (
+    "P7", "P5", "P3", "P1", "Pz", "P2", "P4", "P6", "P8", "PO7", "PO3", "POz", "PO4", "PO8", "O1",
+    "Oz", "O2",
+)  # fmt: skip
 PARTS = ("training", "test")
 CODE, EMBEDDING, PIXELS = 16, 64, 32
 CONCEPT_SHARE = 0.5
