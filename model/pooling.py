@@ -1,9 +1,10 @@
 """From a window's tokens to one vector: what a classifier reads of a frozen encoder.
 
 A mean over all tokens is nearly blind to places and to how a rhythm's amplitude varies; by channel
-it keeps places and needs one montage. Covariances of latents between channels are to the encoder
-what those of band-passed signals are to the signal: each leading direction of the latents is a
-filter that was learnt (docs/decoding.md has what each is worth).
+it keeps places and needs one montage. Covariances of tokens between channels are to the encoder
+what those of band-passed signals are to the signal: a group of the tokens' leading directions is a
+band that was learnt. Each direction is scaled to one variance first: else the slowest rhythm is all
+that a covariance shows. On EEGMAT this is worth .1 of AUROC over means by channel (docs/worth.md).
 
 Shapes: B windows, C channels, N patches in time, D width, Z latent dimensions.
 """
@@ -72,8 +73,9 @@ POOLS = {
 }
 """Of which each window's result depends on that window alone."""
 COVARIANCE = "covariance"
-"""Covariances between channels along the latents' leading directions (`leading`, `covariances`),
-which are found on training windows."""
+"""Covariances between channels along groups of the tokens' leading directions (`leading`,
+`covariances`), which are found on training windows."""
+LEAST_VARIANCE = 1e-12
 COLLAPSED = 1e-4
 """Deviation of a feature over windows, relative to its size, below which it is the same for all."""
 
@@ -96,19 +98,20 @@ def same_for_all(features: np.ndarray) -> bool:
     return not np.isfinite(features).all() or features.std(0).max() <= COLLAPSED * size
 
 
-def leading(latents: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(mean `[Z]`, directions `[Z, count]`) of the most variance of latents `[B, C, N, Z]`, fp64;
-    fewer where Z is smaller."""
-    rows = latents.flatten(0, 2).double()
+def leading(tokens: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(mean `[D]`, directions `[D, count]`) of the most variance of tokens `[B, C, N, D]`, fp64,
+    each scaled so that tokens have variance 1 along it; fewer where D is smaller."""
+    rows = tokens.flatten(0, 2).double()
     mean = rows.mean(0)
     centred = rows - mean
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(rows))
-    return mean, vectors[:, values.argsort(descending=True)[:count]]
+    order = values.argsort(descending=True)[:count]
+    return mean, vectors[:, order] / values[order].clamp_min(LEAST_VARIANCE).sqrt()
 
 
-def covariances(latents: Tensor, mean: Tensor, directions: Tensor) -> Tensor:
-    """fp64 `[B, K, C, C]`: over time, second moments between channels of latents
-    `[B, C, N, Z]` along each of K directions."""
-    along = (latents.double() - mean) @ directions
-    along = along.permute(0, 3, 1, 2)
-    return along @ along.mT / along.shape[-1]
+def covariances(tokens: Tensor, mean: Tensor, directions: Tensor, groups: int = 1) -> Tensor:
+    """fp64 `[B, groups, C, C]`: second moments between channels of tokens `[B, C, N, D]`, over time
+    and over the directions of each of so many equal groups, in their order."""
+    along = (tokens.double() - mean) @ directions
+    parts = along.unflatten(-1, (groups, -1)).permute(0, 3, 1, 2, 4).flatten(3)
+    return parts @ parts.mT / parts.shape[-1]

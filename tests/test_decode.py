@@ -223,14 +223,19 @@ def test_pools_of_tokens():
         assert same != pool.places
 
 
-def test_covariances_of_latents():
-    latents = torch.randn(3, 4, 6, 5, generator=torch.Generator().manual_seed(0))
-    latents[..., 2] *= 9
-    mean, directions = leading(latents, 2)
+def test_covariances_of_groups_of_directions():
+    tokens = torch.randn(3, 4, 6, 5, generator=torch.Generator().manual_seed(0))
+    tokens[..., 2] *= 9
+    mean, directions = leading(tokens, 4)
     assert directions[:, 0].abs().argmax() == 2
-    found = covariances(latents, mean, directions)
-    along = (latents.double() - mean) @ directions[:, 1]
-    torch.testing.assert_close(found[0, 1], along[0] @ along[0].T / 6)
+    along = (tokens.double() - mean) @ directions
+    spread = along.flatten(0, 2).std(0, correction=0)
+    torch.testing.assert_close(spread, torch.ones(4, dtype=torch.float64))
+    found = covariances(tokens, mean, directions, groups=2)
+    second = along[0, ..., 2:].flatten(1)
+    torch.testing.assert_close(found[0, 1], second @ second.T / 12)
+    whole = covariances(tokens, mean, directions)
+    torch.testing.assert_close(whole[:, 0], found.mean(1))
 
 
 def test_an_encoder_that_collapsed_is_refused():
@@ -273,7 +278,7 @@ def test_what_is_planted_is_decoded(decoded):
 
 
 def test_the_same_command_gives_the_same_numbers(shards, encoder, decoded, tmp_path):
-    decode(shards, tmp_path / "again", "--encoder", encoder)
+    decode(shards, tmp_path / "again", "--encoder", encoder, "--pool", "channel_std")
     first, second = (
         json.loads((folder / "decoding.json").read_text())["scores"]
         for folder in (decoded[0], tmp_path / "again")

@@ -30,7 +30,7 @@ from data.shards.manifest import read_manifest
 from model.pooling import COVARIANCE, POOLS
 from trainer.decoding.protocols import RULES
 
-POOL = "channel_std"
+POOL = COVARIANCE
 LOOK_EVERY_S = 20.0
 
 
@@ -45,8 +45,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="the folder that is written")
     add("--protocol", default="folds:6", help=f"{RULES} [folds:6]")
     add("--pool", action="append", metavar="NAME", help=f"how tokens become features; the first is "
-        f"what is claimed of [{POOL}]. {pools}; {COVARIANCE}: covariances between channels of the "
-        "leading latents")  # fmt: skip
+        f"what is claimed of [{POOL}]. {pools}; {COVARIANCE}: covariances between channels, "
+        "along groups of the tokens' leading directions")  # fmt: skip
     add("--seeds", type=int, default=3, help="untrained twins [3]")
     add("--labels", help="LABEL,LABEL: those that are told apart [all]")
     add("--windows_per_subject", type=int, help="most windows of a person [all]")

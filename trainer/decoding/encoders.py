@@ -25,9 +25,8 @@ from trainer.decoding.protocols import Fold
 
 SIZE = 32
 """Windows that the encoder takes at once."""
-LATENT_SHRINKAGE = 0.1
-"""Windows of 5 s have 5 to 50 patches for 19 channels."""
-DIRECTIONS = 8
+GROUPS, IN_GROUP = 3, 32
+"""Covariances of a window, and the directions that each is a mean over."""
 SAMPLED_ROWS = 200_000
 CHUNK = 512
 
@@ -48,17 +47,17 @@ def encoder_methods(
     name: str, found: Iterable[ByChannel], pools: Sequence[str], adapted: bool
 ) -> list[Method]:
     """A method for each pool, and each `adapted` too. Tokens are let go as they come; for
-    `covariance` all latents are kept, 4 bytes x channels x patches x dimensions a window.
+    `covariance` all tokens are kept, 4 bytes x channels x patches x width a window.
     InputError for features that are the same for all windows."""
     columns: dict[str, list] = {pool: [] for pool in pools}
     for out in found:
         for pool, parts in columns.items():
-            parts.append(out.latents if pool == COVARIANCE else POOLS[pool].columns(out))
+            parts.append(out.tokens if pool == COVARIANCE else POOLS[pool].columns(out))
     kinds, methods = (False, True) if adapted else (False,), []
     for pool, parts in columns.items():
         whole = torch.cat(parts)
         if pool == COVARIANCE:
-            features = _by_direction(whole)
+            features = _by_groups(whole)
         else:
             features = whole.double().numpy()
             _refuse_collapsed(name, pool, features)
@@ -66,15 +65,17 @@ def encoder_methods(
     return methods
 
 
-def _by_direction(latents: torch.Tensor) -> Callable[[Fold], np.ndarray]:
-    """Covariances of latents `[n, C, N, Z]` along the directions of a fold's training windows."""
+def _by_groups(tokens: torch.Tensor) -> Callable[[Fold], np.ndarray]:
+    """Covariances of tokens `[n, C, N, D]` along the directions of a fold's training windows."""
+    groups = max(1, min(GROUPS, tokens.shape[-1] // IN_GROUP))
+    count = groups * min(IN_GROUP, tokens.shape[-1])
 
     def of(fold: Fold) -> np.ndarray:
-        train = latents[torch.from_numpy(fold.train)]
+        train = tokens[torch.from_numpy(fold.train)]
         every = max(1, train[..., 0].numel() // SAMPLED_ROWS)
-        mean, directions = leading(train[::every], DIRECTIONS)
-        parts = [covariances(part, mean, directions) for part in latents.split(CHUNK)]
-        return shrunk(torch.cat(parts), LATENT_SHRINKAGE).numpy()
+        mean, directions = leading(train[::every], count)
+        parts = [covariances(part, mean, directions, groups) for part in tokens.split(CHUNK)]
+        return shrunk(torch.cat(parts)).numpy()
 
     return of
 
