@@ -322,7 +322,7 @@ def test_an_encoder_that_saw_the_people_is_refused(shards, tmp_path):
     output = decode(shards, tmp_path / "out", "--encoder", run, fails=True)
     assert "was trained on held-out people: L subject train0" in output
     # Of the people of test alone nobody was seen.
-    assert "encoder, channel_std" in decode(
+    assert "encoder, covariance" in decode(
         shards, tmp_path / "out", "--encoder", run, "--protocol", "split"
     )
 
@@ -349,9 +349,9 @@ def test_a_run_is_followed_to_its_end(shards, encoder, tmp_path):
     assert output.count("written:") == 1
     events = EventAccumulator(str(run / "tensorboard" / "decoding"))
     events.Reload()
-    (scalar,) = events.Scalars("balanced_accuracy/encoder, channel_std")
+    (scalar,) = events.Scalars("balanced_accuracy/encoder, covariance")
     report = json.loads((tmp_path / "out" / "decoding.json").read_text())
-    wanted = report["scores"]["encoder, channel_std"]["balanced_accuracy"]
+    wanted = report["scores"]["encoder, covariance"]["balanced_accuracy"]
     assert (scalar.step, scalar.value) == (2, pytest.approx(np.mean(wanted)))
     output = decode(shards, tmp_path / "out", "--follow", fails=True)
     assert "is no run folder" in output
