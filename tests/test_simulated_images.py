@@ -90,7 +90,7 @@ def test_trunks_know_people_only_once_they_have_learnt_them(kind):
         "flat": FlatTrunk(17, 3, 40, 200),
         "conv": ConvTrunk(17, 3, 40, 200, 200.0),
     }[kind]
-    model = Retriever(trunk, embedding=8, hidden=16, dropout=0.0, projected=4).eval()
+    model = Retriever(trunk, embedding=8, hidden=16, projected=4).eval()
     start_weights(model, 0)
     eeg, places = torch.randn(5, 17, 200), torch.zeros(17, 3)
     person = torch.tensor([0, 1, 2, 3, 0])

@@ -23,12 +23,13 @@ import torch
 
 from data.batches.batch import Batch, Prepare
 from data.errors import InputError
-from data.shards.manifest import Manifest
+from data.shards.manifest import Manifest, ShardEntry
 from data.shards.readers import Readers
 from data.spacing import evenly, shared_out
 from data.subjects.people import People
 
-FIELDS = ("recording", "person", "label")
+FIELDS = ("recording", "person", "label", "image")
+STREAMED = FIELDS[:3]
 NO_LABEL = -1
 
 
@@ -44,6 +45,8 @@ class Names:
     """Numbers before texts, sorted."""
     subjects: tuple[tuple[str, str], ...]
     """(dataset, subject) of each recording, in the manifest's order."""
+    images: tuple[str, ...] = ()
+    """Names of the pictures that windows show, sorted; known only of windows that were opened."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> Names:
@@ -73,7 +76,7 @@ def sorted_labels(labels: set) -> tuple[int | str, ...]:
 
 
 class Numbers:
-    """Turns a window's JSON into (recording, person, label) as numbers of `names`."""
+    """Turns a window's JSON into (recording, person, label, image) as numbers of `names`."""
 
     def __init__(self, manifest: Manifest, names: Names):
         self.folder = manifest.folder
@@ -81,8 +84,9 @@ class Numbers:
         self._people = {name: numbers[who] for name, who in people_of(manifest).items()}
         self._recordings = {name: number for number, name in enumerate(names.recordings)}
         self._labels = {label: number for number, label in enumerate(names.labels)}
+        self._images = {image: number for number, image in enumerate(names.images)}
 
-    def of(self, meta: dict) -> tuple[int, int, int]:
+    def of(self, meta: dict) -> tuple[int, int, int, int]:
         """InputError for a recording or a label that is not among the names."""
         name, label = meta.get("recording"), meta.get("label")
         if name not in self._recordings:
@@ -97,7 +101,8 @@ class Numbers:
                 "read local shards (without --shard_url)",
             )
         number = NO_LABEL if label is None else self._labels[label]
-        return self._recordings[name], self._people[name], number
+        image = self._images.get(meta.get("image"), NO_LABEL)
+        return self._recordings[name], self._people[name], number, image
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,8 @@ class WindowTable:
     label: np.ndarray
     """int64 `[n]`, index into `names.labels`; -1: none. An event's own label comes before its
     recording's."""
-
+    image: np.ndarray
+    """int64 `[n]`, index into `names.images`; -1: none."""
     onset_s: np.ndarray
     """float64 `[n]`, seconds from the recording's start; 0 where a window does not say."""
 
@@ -125,19 +131,36 @@ class WindowTable:
     @classmethod
     def read_all(cls, manifest: Manifest, splits: Sequence[str]) -> dict[str, WindowTable]:
         """The tables of some splits, in which a label has the same number."""
-        known, labels, metas = Names.of(manifest), set(), {split: [] for split in splits}
-        for split in splits:
-            shards = manifest.of_split(split)
+        return cls._read(manifest, {split: manifest.of_split(split) for split in splits})
+
+    @classmethod
+    def whole(cls, manifest: Manifest) -> WindowTable:
+        """The table of all windows of a folder, numbered through `manifest.shards`."""
+        return cls._read(manifest, {"": manifest.shards})[""]
+
+    @classmethod
+    def _read(
+        cls, manifest: Manifest, asked: dict[str, Sequence[ShardEntry]]
+    ) -> dict[str, WindowTable]:
+        known, metas = Names.of(manifest), {split: [] for split in asked}
+        for split, shards in asked.items():
             for reader in Readers(manifest, shards):
                 metas[split] += [reader.meta(row) for row in range(reader.shard.samples)]
-            labels |= {meta["label"] for meta in metas[split] if meta.get("label") is not None}
-        names = replace(known, labels=sorted_labels({*known.labels, *labels}))
+        labels, images = (
+            {meta[key] for own in metas.values() for meta in own if meta.get(key) is not None}
+            for key in ("label", "image")
+        )
+        names = replace(
+            known,
+            labels=sorted_labels({*known.labels, *labels}),
+            images=tuple(sorted(map(str, images))),
+        )
         numbers = Numbers(manifest, names)
         return {split: cls._of(names, numbers, own) for split, own in metas.items()}
 
     @classmethod
     def _of(cls, names: Names, numbers: Numbers, metas: list[dict]) -> WindowTable:
-        rows = np.array([numbers.of(meta) for meta in metas], np.int64).reshape(-1, 3)
+        rows = np.array([numbers.of(meta) for meta in metas], np.int64).reshape(-1, 4)
         onsets = np.array([float(meta.get("onset_s", 0.0)) for meta in metas])
         return cls(names, *rows.T.copy(), onsets)
 
@@ -187,9 +210,9 @@ class AddFields:
         return self.then(batch) if self.then else batch
 
 
-def check_fields(fields: Sequence[str]) -> None:
-    if unknown := sorted(set(fields) - set(FIELDS)):
-        raise ValueError(f"fields {unknown}: a batch can be given {FIELDS}")
+def check_fields(fields: Sequence[str], known: Sequence[str] = FIELDS) -> None:
+    if unknown := sorted(set(fields) - set(known)):
+        raise ValueError(f"fields {unknown}: a batch can be given {known}")
 
 
 class StreamedFields:
@@ -197,7 +220,7 @@ class StreamedFields:
     comes with `B` streamed windows. A label can only be one of a whole recording."""
 
     def __init__(self, manifest: Manifest, fields: Sequence[str]):
-        check_fields(fields)
+        check_fields(fields, STREAMED)
         self.fields, self.names = tuple(fields), Names.of(manifest)
         self._numbers = Numbers(manifest, self.names)
 

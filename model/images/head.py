@@ -22,20 +22,21 @@ FIRST_TEMPERATURE = 0.07
 
 
 class Projector(nn.Module):
-    """`[B, F]` -> `[B, E]`, through one residual block."""
+    """`[B, F]` -> `[B, E]`, through one residual block. keep `[B, hidden]`: dropout of the block, by
+    which it is multiplied; drawn outside, so that it depends on a trial's place in the order alone.
+    """
 
-    def __init__(self, features: int, hidden: int, embedding: int, dropout: float):
+    def __init__(self, features: int, hidden: int, embedding: int):
         super().__init__()
         self.into = Linear(features, hidden)
         self.block = Linear(hidden, hidden)
-        self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(hidden)
         self.out = Linear(hidden, embedding)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, keep: Tensor | None = None) -> Tensor:
         x = self.into(features)
-        x = self.norm(x + self.dropout(self.block(F.gelu(x))))
-        return self.out(x)
+        block = self.block(F.gelu(x))
+        return self.out(self.norm(x + (block if keep is None else block * keep.to(block.dtype))))
 
 
 class Retriever(nn.Module):
@@ -43,19 +44,23 @@ class Retriever(nn.Module):
     a learned linear map to so many numbers, which leaves out what EEG cannot tell; 0: as they are.
     """
 
-    def __init__(
-        self, trunk: nn.Module, embedding: int, hidden: int, dropout: float, projected: int
-    ):
+    def __init__(self, trunk: nn.Module, embedding: int, hidden: int, projected: int):
         super().__init__()
         self.trunk = trunk
-        self.projector = Projector(trunk.features, hidden, projected or embedding, dropout)
+        self.projector = Projector(trunk.features, hidden, projected or embedding)
         self.image_map = Linear(embedding, projected) if projected else None
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
 
-    def forward(self, eeg: Tensor, positions_m: Tensor, person: Tensor) -> Tensor:
-        """fp32 `[B, E]`, unit length. eeg `[B, C, T]`; person int64 `[B]`, 0: unknown."""
-        z = self.projector(self.trunk(eeg, positions_m, person))
-        return F.normalize(z.float(), dim=-1)
+    def forward(
+        self, eeg: Tensor, positions_m: Tensor, person: Tensor, keep: Tensor | None = None,
+        table: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """fp32 `[B, E]`, unit length; with a table `[P, E]` the logits `[B, P]`. eeg `[B, C, T]`;
+        person int64 `[B]`, 0: unknown."""
+        dtype = self.projector.out.weight.dtype
+        features = self.trunk(eeg, positions_m, person).to(dtype)
+        z = F.normalize(self.projector(features, keep).float(), dim=-1)
+        return z if table is None else self.logits(z, table)
 
     def pictures(self, table: Tensor) -> Tensor:
         """fp32 `[P, E]` of unit vectors -> `[P, projected]`, unit length."""

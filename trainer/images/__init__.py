@@ -1,0 +1,1 @@
+"""From EEG to the picture that was seen: embeddings, trials, retrieval."""

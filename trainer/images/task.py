@@ -1,0 +1,297 @@
+"""Retrieval of the picture that was seen, as a task of the one loop.
+
+A trial's embedding is compared with those of all training pictures (model/images/head.py); the step
+is chosen by top-1 on pictures of concepts that nothing was trained on, scores of a few repeats
+added up, as the report does. Test trials lie in another folder, which is never opened here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from data.batches.batch import Batch
+from data.batches.order import Block
+from data.errors import InputError
+from data.files import write_atomic
+from data.shards.manifest import Manifest, ShardEntry
+from model.images.head import Retriever, centred
+from model.losses import LossTerms
+from model.transformer import start_weights
+from trainer.engine.optim import layered_groups
+from trainer.engine.task import Cost, Plan, Progress, Task
+from trainer.images.config import ImagesConfig
+from trainer.images.embeddings import read_embeddings
+from trainer.images.networks import build_trunk, describe_trunk, encoder_of, whitening
+from trainer.images.scores import hits, places
+from trainer.images.selection import divide, galleries, held_concepts, parse_protocol
+from trainer.images.simulated import prepare_simulated
+from trainer.images.trials import TRAINING, AddPicture, ChosenTrials, Trials
+from trainer.ranks.ranks import Ranks, broadcast_object, together
+
+WEIGHTS, ABOUT = "retriever.safetensors", "retriever.json"
+VAL_CONCEPTS, VAL_SHARE = 200, 7
+
+
+class ImagesTask(Task):
+    name = "images"
+    shown = ("loss", "top1")
+    criterion = "error"
+
+    def __init__(self, config: ImagesConfig):
+        self.config = config
+
+    # ---- who and what ---------------------------------------------------------------------------
+
+    def ready(self, config: ImagesConfig, ranks: Ranks) -> ImagesConfig:
+        """Without `--shards` the first rank packs simulated pictures, once."""
+        if not config.shards:
+            with together(ranks):
+                folders = prepare_simulated(config.simulated, ranks.first)
+            config = replace(config, shards=str(folders.training), images=str(folders.embeddings))
+        self.config = config
+        return config
+
+    def check(self, manifest: Manifest, where: str) -> None:
+        config = self.config
+        self.trials = Trials.read(manifest, where, TRAINING)
+        trials, concepts = self.trials, self.trials.concept_of_image()
+        self.protocol = parse_protocol(config.protocol, trials.people)
+        known = len(set(concepts.tolist()))
+        wanted = config.val_concepts or min(VAL_CONCEPTS, max(2, known // VAL_SHARE))
+        held = held_concepts(concepts.tolist(), wanted)
+        self.train, self.validation = divide(
+            self.protocol, trials.subject.tolist(), trials.concept.tolist(), held
+        )
+        for rows, what in ((self.train, "training"), (self.validation, "validation")):
+            if not len(rows):
+                raise InputError(f"{where}: no {what} trials of {config.protocol}", "pack more")
+        embeddings = read_embeddings(config.images)
+        self.embeddings_about = embeddings.about
+        rows = embeddings.rows_of(trials.images, where)
+        found = torch.from_numpy(embeddings.layer(config.layer or None)[rows])
+        self.trained_images = np.unique(trials.image[self.train])
+        self.mean = found[self.trained_images].mean(0)
+        self.table = centred(found, self.mean)
+        self.people = list(self.protocol.trained) if not self.protocol.left_out else []
+        self.encoder = encoder_of(config, manifest, where)
+        self.trunk = describe_trunk(config, manifest, where, len(self.people), self.encoder)
+
+    def recordings(self, manifest: Manifest) -> list[dict]:
+        ours = set(self.protocol.trained)
+        return [
+            {**entry, "split": "train" if str(entry["subject"]) in ours else "test"}
+            for entry in manifest.recordings
+        ]
+
+    def person(self, trials: Trials) -> np.ndarray:
+        """int64 `[n]`: number of each trial's person from 1; 0 where no map is theirs."""
+        numbers = {name: number for number, name in enumerate(self.people, start=1)}
+        return np.array([numbers.get(name, 0) for name in trials.subject.tolist()], np.int64)
+
+    def _chosen(self) -> ChosenTrials:
+        """The training trials, with what a batch needs to know of each."""
+        trials, config = self.trials, self.config
+        windows = int(sum(shard.samples for shard in trials.manifest.shards))
+        row_of = np.full(len(trials.images), -1, np.int64)
+        target = self.trained_images
+        if config.permute:
+            target = np.random.default_rng([config.seed, 0x7065]).permutation(target)
+        row_of[target] = np.arange(len(target))
+        image, person = np.full(windows, -1, np.int64), np.zeros(windows, np.int64)
+        # A picture takes the row of another one in the control, the same for all its trials.
+        stands_for = np.arange(len(trials.images))
+        stands_for[self.trained_images] = target
+        image[trials.window] = row_of[stands_for[trials.image]] if config.permute else (
+            row_of[trials.image]
+        )  # fmt: skip
+        person[trials.window] = self.person(trials)
+        add = AddPicture(
+            image, person, config.seed, config.hidden, config.dropout, config.forget_person
+        )
+        return ChosenTrials(trials.manifest, trials.window[self.train], add)
+
+    def training(self, manifest: Manifest) -> Sequence[Block]:
+        return self._chosen().blocks
+
+    def dataset(self, plan: Plan) -> ChosenTrials:
+        return self._chosen()
+
+    def held_out(self, manifest: Manifest) -> Sequence[ShardEntry]:
+        return manifest.shards
+
+    # ---- what a run says of itself --------------------------------------------------------------
+
+    def describe(self) -> dict:
+        return {
+            "model": {
+                "trunk": self.trunk, "embedding": self.table.shape[1], "hidden": self.config.hidden,
+                "projected": self.config.projected, "people": self.people,
+            },
+            "split": {
+                "protocol": self.protocol.text, "tested": self.protocol.tested,
+                "training_trials": len(self.train), "validation_trials": len(self.validation),
+                "training_pictures": len(self.trained_images),
+            },
+        }  # fmt: skip
+
+    def fixed(self) -> dict:
+        names = ("protocol", "trunk", "encoder_mode", "window_ms", "permute", "layer", "projected")
+        return {name: getattr(self.config, name) for name in names}
+
+    def summary(self, model: nn.Module, plan: Plan) -> str:
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        permuted = ", PICTURES PERMUTED (a control)" * self.config.permute
+        return (
+            f"{self.config.trunk} trunk, {trained / 1e6:.2f} M parameters trained, "
+            f"{self.config.protocol}{permuted}\n"
+            f"pictures {len(self.trained_images)} to train on; "
+            f"{len(set(self.trials.concept[self.validation].tolist()))} concepts choose the step"
+        )
+
+    # ---- the model and its loss -----------------------------------------------------------------
+
+    def open(self, plan: Plan, ranks: Ranks, fresh: bool) -> None:
+        """The channels' whitening, from training trials: the first rank's, so that all have it."""
+        found = None
+        with together(ranks):
+            if ranks.first and self.config.trunk != "encoder":
+                found = whitening(self.trials, self.train)
+        self.white = broadcast_object(found, ranks)
+
+    def build_model(
+        self, plan: Plan, fresh: bool = True, say: Callable[[str], None] = print
+    ) -> Retriever:
+        model = Retriever(
+            build_trunk(self.trunk), self.table.shape[1], self.config.hidden, self.config.projected
+        )
+        start_weights(model, plan.config.seed)
+        model.trunk.begin(self.white, self.encoder, self.config, plan.config.seed)
+        return model
+
+    def parameter_groups(self, model: nn.Module, plan: Plan) -> list[dict]:
+        if self.encoder is None:
+            return super().parameter_groups(model, plan)
+        renamed = _Renamed(model, "trunk.")
+        return layered_groups(renamed, self.config, self.encoder.config.depth)
+
+    def loss(self, engine: nn.Module, batches: list[Batch], at: Progress) -> LossTerms:
+        device = batches[0].eeg.device
+        table = self.table[self.trained_images].to(device)
+        logits = torch.cat([engine(*_arguments(batch), table) for batch in batches])
+        truth = torch.cat([batch.targets["image"] for batch in batches])
+        each = F.cross_entropy(logits, truth, reduction="none")
+        with torch.no_grad():
+            top1 = (logits.argmax(1) == truth).float().mean()
+        return LossTerms(each.mean(), {"top1": top1}, {"nll": each.detach()})
+
+    def cost(self, channels: int, samples: int) -> Cost:
+        """Of a small trunk: every weight once a trial; of an encoder, once a token."""
+        tokens = 1.0
+        if self.encoder is not None:
+            tokens = self.encoder.config.token_count(channels, samples)
+        return Cost(6.0 * self.trunk["weights"] * tokens, tokens)
+
+    # ---- validation -----------------------------------------------------------------------------
+
+    def open_validation(self, plan: Plan, ranks: Ranks) -> Callable[[nn.Module], dict[str, float]]:
+        trials, rows = self.trials, self.validation
+        order = places(_pair(trials, rows), trials.onset_s[rows])
+        rows = rows[order < plan.config.val_repeats]
+        with together(ranks):
+            mine = list(trials.read_trials(rows[ranks.rank :: ranks.world]))
+        images = np.unique(trials.image[rows])
+        shown = galleries(trials.concept_of_image()[images].tolist())
+        person = self.person(trials)
+
+        @torch.no_grad()
+        def validate(engine: nn.Module) -> dict[str, float]:
+            own = {}
+            for numbers, batch in mine:
+                moved = batch.to(ranks.device)
+                who = torch.from_numpy(person[numbers]).to(ranks.device)
+                z = engine(moved.eeg, moved.positions_m, who).float().cpu().numpy()
+                own |= dict(zip(numbers.tolist(), z, strict=True))
+            everyone: list = [None] * ranks.world
+            dist.all_gather_object(everyone, own)
+            z = {row: value for share in everyone for row, value in share.items()}
+            values = None
+            if ranks.first:
+                found = np.stack([z[row] for row in rows.tolist()])
+                pictures = engine.module.pictures(self.table[images].to(ranks.device))
+                values = _top1(found @ pictures.float().cpu().numpy().T, trials, rows, images, shown)
+            return broadcast_object(values, ranks)
+
+        return validate
+
+    def validation_line(self, values: dict[str, float]) -> str:
+        return (
+            f"top-1 {100 * values['top1']:.1f} % of {values['candidates']:.0f} pictures of new "
+            f"concepts (chance {100 / values['candidates']:.1f} %)"
+        )
+
+    def write_best(
+        self, folder: Path, weights: dict[str, torch.Tensor], plan: Plan, reached: dict
+    ) -> None:
+        """retriever.safetensors and retriever.json: all that scoring needs, but the pictures."""
+        extra = {} if self.white is None else {"trunk.whitened.white": self.white}
+        found = {**weights, **extra, "image_mean": self.mean}
+        save_file({name: one.float().contiguous() for name, one in found.items()}, folder / WEIGHTS)
+        about = {
+            **self.describe(), "reached": reached, "trained_on": plan.trained_on,
+            "signal": plan.manifest.profile, "run": self.config.as_dict(),
+            "held_concepts": sorted(set(self.trials.concept[self.validation].tolist())),
+        }  # fmt: skip
+        write_atomic(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+
+
+class _Renamed:
+    """A model whose parameters are named as if a part stood alone, for rates by layer."""
+
+    def __init__(self, model: nn.Module, prefix: str):
+        self.model, self.prefix = model, prefix
+
+    def named_parameters(self):
+        for name, parameter in self.model.named_parameters():
+            yield name.removeprefix(self.prefix), parameter
+
+
+def _arguments(batch: Batch) -> tuple[torch.Tensor, ...]:
+    return batch.eeg, batch.positions_m, batch.targets["person"], batch.targets["keep"]
+
+
+def _pair(trials: Trials, rows: np.ndarray) -> np.ndarray:
+    """int64: a number for each (person, picture) of the rows."""
+    _, person = np.unique(trials.subject[rows], return_inverse=True)
+    return np.unique(person * len(trials.images) + trials.image[rows], return_inverse=True)[1]
+
+
+def _top1(
+    scores: np.ndarray, trials: Trials, rows: np.ndarray, images: np.ndarray, shown: list
+) -> dict[str, float]:
+    """Of trials' scores `[rows, images]`: of each (person, picture) added up, in galleries of one
+    picture a concept."""
+    query = _pair(trials, rows)
+    sums = np.zeros((query.max() + 1, len(images)))
+    np.add.at(sums, query, scores)
+    truth = np.zeros(len(sums), np.int64)
+    truth[query] = np.searchsorted(images, trials.image[rows])
+    found = []
+    for gallery in shown:
+        inside = np.isin(truth, gallery)
+        place = np.searchsorted(np.sort(gallery), truth[inside])
+        found.append(hits(sums[inside][:, np.sort(gallery)], place, 1))
+    reached = float(np.mean(np.concatenate(found)))
+    if not math.isfinite(reached):
+        raise InputError("no gallery holds a picture of every concept", "fewer --val_concepts")
+    return {"error": 1 - reached, "top1": reached, "candidates": float(len(shown[0]))}

@@ -1,0 +1,145 @@
+"""Trials: the windows of a folder that show a picture, and batches of those that were chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+
+from data.batches.batch import Batch, Prepare, Request
+from data.batches.local import WindowDataset
+from data.batches.order import Block, locate
+from data.batches.window_table import NO_LABEL, WindowTable
+from data.errors import InputError
+from data.shards.manifest import Manifest, ShardEntry
+
+TRAINING, TEST = "training", "test"
+"""Runs of recordings, as sources of pictures name them."""
+SIZE = 512
+"""Trials that are read at once."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """`n` windows with a picture; arrays are of these, `window` numbers all of the folder."""
+
+    manifest: Manifest
+    window: np.ndarray
+    subject: np.ndarray
+    concept: np.ndarray
+    image: np.ndarray
+    """int64 `[n]`, index into `images`."""
+    onset_s: np.ndarray
+    recording: np.ndarray
+    images: tuple[str, ...]
+
+    @classmethod
+    def read(cls, manifest: Manifest, where: str, part: str) -> Trials:
+        """All trials of a folder of one part. InputError for trials of the other part, windows
+        without pictures, block designs."""
+        runs = {str(entry["run"]) for entry in manifest.recordings}
+        other = TEST if part == TRAINING else TRAINING
+        if other in runs or part not in runs:
+            held = " and ".join(sorted(runs)[:3])
+            raise InputError(
+                f"{where}: it holds trials of the runs {held}, {part} trials are asked for",
+                "pack training and test trials into folders of their own (part=training, part=test;"
+                " things2: parts=training, parts=test)",
+            )
+        table = WindowTable.whole(manifest)
+        shown = np.flatnonzero((table.image != NO_LABEL) & (table.label != NO_LABEL))
+        if not len(shown):
+            raise InputError(
+                f"{where}: no window names a picture and its concept",
+                "pack a source of pictures with its events (things2:, simulated-images)",
+            )
+        subjects = np.array([subject for _, subject in table.names.subjects])
+        labels = np.array([str(label) for label in table.names.labels])
+        recording = table.recording[shown]
+        return cls(
+            manifest, shown, subjects[recording], labels[table.label[shown]], table.image[shown],
+            table.onset_s[shown], recording, table.names.images,
+        )  # fmt: skip
+
+    @property
+    def people(self) -> list[str]:
+        return sorted(set(self.subject.tolist()))
+
+    def concept_of_image(self) -> np.ndarray:
+        """Concepts `[images]`, of text; InputError where a picture has two."""
+        found = np.full(len(self.images), "", dtype=self.concept.dtype)
+        found[self.image] = self.concept
+        if (found[self.image] != self.concept).any():
+            wrong = self.images[int(self.image[found[self.image] != self.concept][0])]
+            raise InputError(
+                f"{self.manifest.folder}: the picture {wrong} is of two concepts", "pack it again"
+            )
+        return found
+
+    def read_trials(self, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, Batch]]:
+        """(rows, batch of them), in any order; InputError for a trial that is not finite."""
+        dataset = WindowDataset(self.manifest, self.manifest.shards)
+        row_of = {int(self.window[row]): int(row) for row in rows}
+        for request in dataset.requests(sorted(row_of), lambda channels, samples: SIZE):
+            for batch in dataset.checked(request):
+                yield np.array([row_of[one] for one in batch.window.tolist()]), batch
+
+
+class ChosenTrials:
+    """`TrainingWindows` of some windows of a folder, numbered 0, 1, ... in the folder's order."""
+
+    def __init__(self, manifest: Manifest, window: np.ndarray, prepare: Prepare | None = None):
+        self.manifest, self.window = manifest, np.sort(window)
+        self.all = WindowDataset(manifest, manifest.shards, prepare)
+        self.dataset_names, self.window_bytes = self.all.dataset_names, self.all.window_bytes
+        owners, _ = locate(self.all.starts, self.window)
+        self.blocks = tuple(
+            Block(
+                sum(1 for _ in own), shard.dataset, shard.montage, shard.channels,
+                shard.window_samples,
+            )
+            for shard, own in groupby(manifest.shards[owner] for owner in owners.tolist())
+        )  # fmt: skip
+        self.shards = tuple(manifest.shards[owner] for owner in sorted(set(owners.tolist())))
+
+    def __len__(self) -> int:
+        return len(self.window)
+
+    def __getitem__(self, request: Request) -> list[Batch]:
+        return self.all[Request(request.order_index, self.window[request.window])]
+
+    def name(self, window: int) -> tuple[ShardEntry, str]:
+        return self.all.name(window)
+
+
+@dataclass(frozen=True)
+class AddPicture:
+    """A `Prepare`: the picture and the person of each trial, and what is drawn for it, which
+    depends on (seed, place in the order) alone: on no rank, micro-batch or worker."""
+
+    image: np.ndarray
+    """int64 `[windows of the folder]`, row of the table; -1: not trained on."""
+    person: np.ndarray
+    """int64 `[windows of the folder]`, from 1; 0: unknown."""
+    seed: int
+    hidden: int
+    dropout: float
+    forget: float
+    """Share of trials whose person is not told."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        window = batch.window.numpy()
+        keep = np.empty((len(batch), self.hidden), np.float32)
+        person = self.person[window].copy()
+        for row, place in enumerate(batch.order_index.tolist()):
+            rng = np.random.default_rng([self.seed, 0x696D67, place])
+            if rng.random() < self.forget:
+                person[row] = 0
+            keep[row] = rng.random(self.hidden, np.float32) >= self.dropout
+        batch.targets["keep"] = torch.from_numpy(keep / (1 - self.dropout))
+        batch.targets["person"] = torch.from_numpy(person)
+        batch.targets["image"] = torch.from_numpy(self.image[window])
+        return batch
