@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from tiny import tiny_shards
 
 from data.shards.manifest import read_manifest
+from trainer.checkpoints.lora import add_lora, merged
 from trainer.decoding.config import FinetuneConfig
-from trainer.decoding.finetune import FinetuneTask, _add_lora, logits_of, merged
+from trainer.decoding.finetune import FinetuneTask, logits_of
 from trainer.decoding.windows import read_windows
 from trainer.engine.plan import make_plan
 
@@ -133,7 +134,7 @@ def test_lora_follows_from_the_seed(encoder, shards):
     for seed in (0, 0, 1):
         model = task.empty(0)
         torch.rand(3)  # whatever was drawn before
-        _add_lora(model.encoder, 2, seed)
+        add_lora(model.encoder, 2, seed)
         states.append(model.state_dict()["encoder.stack.blocks.0.qkv.lora_A.default.weight"])
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])

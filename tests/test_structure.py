@@ -29,7 +29,7 @@ LAYERS = (
     ("trainer.reports",),
     ("trainer.checkpoints",),
     ("trainer.engine",),
-    ("trainer.masked", "trainer.translation", "trainer.decoding"),
+    ("trainer.masked", "trainer.translation", "trainer.decoding", "trainer.images"),
     ("trainer.preflight",),
     ("trainer",),
     ("use",),
@@ -42,7 +42,7 @@ LINES_A_FILE = 300
 LINES_A_COMMAND = 150
 REACH = {"trainer.pretrain": (57, 10), "trainer.engine.loop": (28, 8)}
 """(files, longest chain) at most, the module itself included."""
-TASKS = ("trainer.masked", "trainer.translation", "trainer.decoding")
+TASKS = ("trainer.masked", "trainer.translation", "trainer.decoding", "trainer.images")
 KNOWN = {"trainer": {"data", "model", "trainer"}, "use": set(PACKAGES)}
 """Packages that those of a package may import; others know themselves alone."""
 MODEL_OF_ENGINE = {"model.losses", "model.transformer"}

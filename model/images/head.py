@@ -22,7 +22,7 @@ FIRST_TEMPERATURE = 0.07
 
 
 class Projector(nn.Module):
-    """`[B, F]` -> `[B, E]`, through one residual block. keep `[B, hidden]`: dropout of the block, by
+    """`[B, F]` -> `[B, E]`, through one residual block. keep `[B, hidden]`: the block's dropout, by
     which it is multiplied; drawn outside, so that it depends on a trial's place in the order alone.
     """
 
@@ -49,7 +49,7 @@ class Retriever(nn.Module):
         self.trunk = trunk
         self.projector = Projector(trunk.features, hidden, projected or embedding)
         self.image_map = Linear(embedding, projected) if projected else None
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
+        self.log_scale = nn.Parameter(torch.full((1,), math.log(1 / FIRST_TEMPERATURE)))
 
     def forward(
         self, eeg: Tensor, positions_m: Tensor, person: Tensor, keep: Tensor | None = None,

@@ -27,6 +27,7 @@ from model.losses import LossTerms
 from model.networks import Encoder
 from model.pooling import POOLS, by_channel
 from model.transformer import start_weights
+from trainer.checkpoints.lora import add_lora, merged
 from trainer.decoding.report import report
 from trainer.decoding.task import ClassifyTask
 from trainer.decoding.windows import (
@@ -38,9 +39,6 @@ from trainer.engine.optim import layered_groups
 from trainer.engine.task import BEST, Cost, Plan, Progress
 from trainer.ranks.ranks import Ranks, together
 
-LORA_TARGETS = ("qkv", "attention_out", "mlp_in", "mlp_out")
-LORA_ALPHA = 2.0
-"""Times the rank: the update counts twice."""
 WEIGHTS, ABOUT = "classifier.safetensors", "classifier.json"
 
 
@@ -94,7 +92,7 @@ class FinetuneTask(ClassifyTask):
             model.encoder.load_state_dict(self.encoder.encoder.state_dict())
         model.encoder.stack.recompute = plan.config.recompute
         if self.config.lora_rank:
-            _add_lora(model.encoder, self.config.lora_rank, plan.config.seed)
+            add_lora(model.encoder, self.config.lora_rank, plan.config.seed)
         return model
 
     def empty(self, seed: int) -> Classifier:
@@ -164,32 +162,6 @@ class FinetuneTask(ClassifyTask):
 def logits_of(model: nn.Module, batches: Sequence[Batch], device: torch.device) -> torch.Tensor:
     """fp32 `[n, K]` on the CPU, batch by batch."""
     return torch.cat([model([batch.to(device)]).float().cpu() for batch in batches])
-
-
-def merged(weights: dict[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
-    """A state dict with LoRA as one without: W + (alpha / rank) B A, under the plain names."""
-    found = {}
-    for name, value in weights.items():
-        if ".lora_" in name:
-            continue
-        if name.endswith(".base_layer.weight"):
-            stem = name.removesuffix("base_layer.weight")
-            low, high = (weights[f"{stem}lora_{side}.default.weight"] for side in "AB")
-            value = value + LORA_ALPHA * (high.double() @ low.double()).to(value.dtype)
-        found[name.replace(".base_layer.", ".")] = value
-    return found
-
-
-def _add_lora(encoder: Encoder, rank: int, seed: int) -> None:
-    """In place; the update starts at zero. Its first matrices follow from the seed."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise InputError("--lora_rank needs peft", "pip install -r requirements-use.txt") from None
-    settings = LoraConfig(r=rank, lora_alpha=LORA_ALPHA * rank, target_modules=[*LORA_TARGETS])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(settings, encoder)
 
 
 def _channels(manifest: Manifest, pool: str, where: str) -> int:

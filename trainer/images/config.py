@@ -40,7 +40,9 @@ class ImagesConfig(RunConfig):
     precision: str = option("auto", "json, bf16, fp32; auto: as the JSON on a GPU, fp32 on a CPU")
     steps: int = option(500, "optimizer steps of the whole run")
     global_batch: int | None = option(512, "trials a step over all ranks")
-    micro_batch: int | None = option(None, "trials a rank takes at once; default: all of its share")
+    micro_batch: int | None = option(
+        None, "trials a rank takes at once; default: all of its share, with an encoder the JSON's"
+    )
     lr: float | None = option(1e-3, "peak learning rate")
     eval_every: int = option(50, "steps between validations")
     save_every: int = option(250, "steps between checkpoints")

@@ -2,8 +2,8 @@
 
 Tensors are fp16 `[pictures, D]` and keep their lengths, which generators need: `projected`, or
 `layer_LL` of an image encoder. The JSON names the encoder, what was done to pictures before it, and
-each row's picture, concept and SHA-256. It is written last: a pair is whole where it has one. 16,740
-pictures of 1,024 numbers are 34 MB.
+each row's picture, concept and SHA-256. It is written last: a pair is whole where it has one.
+16,740 pictures of 1,024 numbers are 34 MB.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def check(found: ImageEmbeddings, where: str) -> None:
     ) < len(found.images) else []  # fmt: skip
     if repeated:
         raise InputError(
-            f"{where}: {len(repeated)} names are of several pictures: {', '.join(repeated[:SHOWN])}",
+            f"{where}: {len(repeated)} names are of several pictures: "
+            f"{', '.join(repeated[:SHOWN])}",
             "rename the pictures: trials name them by file",
         )
     for name, values in found.layers.items():

@@ -82,4 +82,4 @@ def chance_p(
         for rows in own:
             shuffled[rows] = truth[rng.permutation(rows)]
         count += table[np.arange(len(truth)), shuffled].sum() >= reached - 1e-9
-    return (1 + count) / (1 + draws)
+    return float((1 + count) / (1 + draws))

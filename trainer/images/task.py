@@ -28,11 +28,12 @@ from data.shards.manifest import Manifest, ShardEntry
 from model.images.head import Retriever, centred
 from model.losses import LossTerms
 from model.transformer import start_weights
+from trainer.checkpoints.lora import merged
 from trainer.engine.optim import layered_groups
 from trainer.engine.task import Cost, Plan, Progress, Task
 from trainer.images.config import ImagesConfig
 from trainer.images.embeddings import read_embeddings
-from trainer.images.networks import build_trunk, describe_trunk, encoder_of, whitening
+from trainer.images.networks import begin, build_trunk, describe_trunk, encoder_of, whitening
 from trainer.images.scores import hits, places
 from trainer.images.selection import divide, galleries, held_concepts, parse_protocol
 from trainer.images.simulated import prepare_simulated
@@ -59,6 +60,8 @@ class ImagesTask(Task):
             with together(ranks):
                 folders = prepare_simulated(config.simulated, ranks.first)
             config = replace(config, shards=str(folders.training), images=str(folders.embeddings))
+        if config.micro_batch is None and config.trunk != "encoder":
+            config = replace(config, micro_batch=max(1, config.global_batch // ranks.world))
         self.config = config
         return config
 
@@ -165,7 +168,7 @@ class ImagesTask(Task):
         """The channels' whitening, from training trials: the first rank's, so that all have it."""
         found = None
         with together(ranks):
-            if ranks.first and self.config.trunk != "encoder":
+            if ranks.first:
                 found = whitening(self.trials, self.train)
         self.white = broadcast_object(found, ranks)
 
@@ -176,7 +179,7 @@ class ImagesTask(Task):
             build_trunk(self.trunk), self.table.shape[1], self.config.hidden, self.config.projected
         )
         start_weights(model, plan.config.seed)
-        model.trunk.begin(self.white, self.encoder, self.config, plan.config.seed)
+        begin(model.trunk, self.white, self.encoder, self.config)
         return model
 
     def parameter_groups(self, model: nn.Module, plan: Plan) -> list[dict]:
@@ -229,7 +232,9 @@ class ImagesTask(Task):
             if ranks.first:
                 found = np.stack([z[row] for row in rows.tolist()])
                 pictures = engine.module.pictures(self.table[images].to(ranks.device))
-                values = _top1(found @ pictures.float().cpu().numpy().T, trials, rows, images, shown)
+                values = _top1(
+                    found @ pictures.float().cpu().numpy().T, trials, rows, images, shown
+                )
             return broadcast_object(values, ranks)
 
         return validate
@@ -244,8 +249,10 @@ class ImagesTask(Task):
         self, folder: Path, weights: dict[str, torch.Tensor], plan: Plan, reached: dict
     ) -> None:
         """retriever.safetensors and retriever.json: all that scoring needs, but the pictures."""
-        extra = {} if self.white is None else {"trunk.whitened.white": self.white}
-        found = {**weights, **extra, "image_mean": self.mean}
+        if self.trunk.get("lora_rank"):
+            weights = merged(weights, self.trunk["lora_rank"])
+        name = "trunk.white" if self.trunk["kind"] == "encoder" else "trunk.whitened.white"
+        found = {**weights, name: self.white, "image_mean": self.mean}
         save_file({name: one.float().contiguous() for name, one in found.items()}, folder / WEIGHTS)
         about = {
             **self.describe(), "reached": reached, "trained_on": plan.trained_on,

@@ -1,0 +1,130 @@
+"""The table of a retrieval, its comparisons and its figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.subjects.trained_on import renamed_recordings, subjects_of
+from trainer.images.config import window_s
+from trainer.images.scores import interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from trainer.images.evaluation import Queries, Scored
+
+LEAK_P = 0.001
+
+
+def is_control(about: dict) -> bool:
+    """Whether a run can only have learnt what it should not."""
+    return about["run"]["permute"] or window_s(about["run"]["window_ms"])[1] <= 0
+
+
+def name_of(run: Path, about: dict) -> str:
+    if about["run"]["permute"]:
+        return f"{run.name}: pictures permuted"
+    if is_control(about):
+        return f"{run.name}: before onset"
+    return f"{run.name}: {about['model']['trunk']['kind']}"
+
+
+def warnings_of(runs: Sequence[Scored], queries: Queries) -> list[str]:
+    """What a reader must know before any number."""
+    people = {str(one) for one in queries.person.tolist()}
+    entries = [
+        entry for entry in queries.trials.manifest.recordings if str(entry["subject"]) in people
+    ]
+    found = []
+    for one in runs:
+        trained_on = one.about["trained_on"]
+        if copies := renamed_recordings(entries, trained_on):
+            found.append(f"SAW THE TEST RECORDINGS: {'; '.join(map(str, copies[:3]))}")
+        known = {name for names in subjects_of(trained_on).values() for name in map(str, names)}
+        if not one.about["model"]["people"] and known & people:
+            found.append(f"trained on {', '.join(sorted(known & people))}, who is left out here")
+    return sorted(set(found))
+
+
+def compared(rows: list[dict]) -> list[dict]:
+    """Each method that is no control against ridge, in all repeats added up, person by person and
+    picture by picture."""
+    (ridge,) = (row for row in rows if row["name"] == "ridge")
+    found = []
+    for row in rows:
+        if row["control"] or row["name"] in ("ridge", "the best there is"):
+            continue
+        cells = np.array(row["cells"]) - np.array(ridge["cells"])
+        low, high = interval(cells)
+        found.append(
+            {"method": row["name"], "rival": "ridge", "difference": float(cells.mean()),
+             "low": low, "high": high}
+        )  # fmt: skip
+    return found
+
+
+def markdown(report: dict) -> str:
+    """The table: top-1 / top-5 in per cent."""
+    count, chance = report["candidates"], 100 / report["candidates"]
+    most = report["repeats"]
+    lines = [f"# Retrieval of the picture that was seen: {report['protocol']}", ""]
+    lines += [f"**{text}**\n" for text in report["warnings"]]
+    lines += [
+        f"{len(report['people'])} people, {count} pictures of concepts that nothing was trained "
+        f"on, {most} trials of each; chance {chance:.1f} / {5 * chance:.1f} %.",
+        "",
+        f"| top-1 / top-5, % | one trial | {most} trials, scores added | 95 % | EEG averaged | p |",
+        "|---|---:|---:|---|---:|---|",
+    ]
+    for row in report["rows"]:
+        low, high = (100 * value for value in row["interval"])
+        p = "" if row["p"] is None else f"{row['p']:.2g}" + " **LEAK**" * (row["p"] < LEAK_P)
+        averaged = _cell(row["averaged"][most])
+        if row["name"] == "the best there is":
+            averaged = ""
+        lines.append(
+            f"| {row['name']} | {_cell(row['single'])} | {_cell(row['summed'][most])} "
+            f"| {low:.1f}-{high:.1f} | {averaged} | {p} |"
+        )
+    lines += ["", "Intervals redraw people and pictures (pictures alone under three people). "
+              "p: of so many hits where true pictures are shuffled.", ""]  # fmt: skip
+    for one in report["comparisons"]:
+        shown = one["low"] > 0 or one["high"] < 0
+        lines.append(
+            f"{one['method']} - {one['rival']}: {100 * one['difference']:+.1f} "
+            f"[{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
+            + ("" if shown else ": no difference shown")
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _cell(numbers: list[float]) -> str:
+    return f"{100 * numbers[0]:.1f} / {100 * numbers[1]:.1f}"
+
+
+def figure_of(report: dict) -> Figure:
+    """Top-1 against the number of trials whose scores are added up."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for row in report["rows"]:
+        counts = sorted(row["summed"])
+        axes.plot(
+            counts, [100 * row["summed"][count][0] for count in counts], marker="o",
+            label=row["name"], linestyle=":" if row["control"] else "-",
+        )  # fmt: skip
+    axes.axhline(100 / report["candidates"], color="0.5", linestyle="--", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("trials of a picture, scores added up")
+    axes.set_ylabel(f"top-1 of {report['candidates']} pictures, %")
+    axes.set_ylim(0, 102)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+    return figure

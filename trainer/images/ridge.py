@@ -1,0 +1,64 @@
+"""Ridge regression from a person's averaged trials to embeddings: the closed form that retrieval is
+compared with.
+
+One map a person from all samples after onset, fitted on means over each training picture's repeats;
+the penalty is chosen by top-1 on the held-out concepts' pictures, repeats averaged alike. Seconds a
+person: the dual problem has as many unknowns as pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+
+from trainer.images.scores import hits
+from trainer.images.selection import galleries
+
+PENALTIES = 10.0 ** np.arange(-4, 3.1, 0.5)
+"""Shares of the mean eigenvalue of the Gram matrix."""
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """weights float64 `[features, E]`; mean `[features]` of the training pictures' averages."""
+
+    weights: np.ndarray
+    mean: np.ndarray
+    penalty: float
+
+    def embed(self, trials: np.ndarray) -> np.ndarray:
+        """Unit vectors `[n, E]` of trials `[n, features]`."""
+        return unit((trials - self.mean) @ self.weights)
+
+
+def fit_ridge(
+    averages: np.ndarray, embeddings: np.ndarray, held: np.ndarray, concept: np.ndarray
+) -> Ridge:
+    """averages `[pictures, features]`, embeddings `[pictures, E]` (centred), held bool
+    `[pictures]`: those of concepts that choose the penalty; concept `[pictures]`, of text."""
+    mean = averages[~held].mean(0)
+    train, chosen = averages[~held] - mean, averages[held] - mean
+    values, vectors = eigh(train @ train.T)
+    along = vectors.T @ embeddings[~held]
+    shown = galleries(concept[held].tolist())
+    best = None
+    for share in PENALTIES:
+        penalty = share * values.mean()
+        weights = train.T @ (vectors @ (along / (values + penalty)[:, None]))
+        scores = unit(chosen @ weights) @ embeddings[held].T
+        reached = np.mean(
+            [
+                hits(scores[np.ix_(gallery, gallery)], np.arange(len(gallery)), 1).mean()
+                for gallery in shown
+            ]
+        )
+        if best is None or reached > best[0]:
+            best = reached, Ridge(weights, mean, float(penalty))
+    return best[1]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; a row of zeros stays."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
