@@ -49,6 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/gpu"), help="folder of the results [runs/gpu]")
     add("--only", action="append", choices=SECTIONS, help="run this section; repeatable")
+    add("--budget_scale", type=float, default=1.0, help="multiply the sections' seconds [1]")
     add("--cpu", action="store_true", help="tiny shapes on the CPU, to check the program")
     add("--section", choices=SECTIONS, help=argparse.SUPPRESS)  # a child's flags
     add("--work", type=Path, help=argparse.SUPPRESS)
@@ -85,7 +86,7 @@ def supervise(arguments: argparse.Namespace, work: Path, results: dict) -> None:
         old.unlink(missing_ok=True)
     for name in arguments.only or SECTIONS:
         deadline = max(deadline, time.monotonic()) if arguments.cpu else deadline
-        deadline += CPU_SECONDS if arguments.cpu else SECTIONS[name][1]
+        deadline += CPU_SECONDS if arguments.cpu else arguments.budget_scale * SECTIONS[name][1]
         section = {"status": "running", "reason": "", "seconds": 0.0, "rows": []}
         results["sections"][name] = section
         rows, begin = work / f"{name}.jsonl", time.monotonic()
