@@ -8,14 +8,12 @@ added up, as the report does. Test trials lie in another folder, which is never 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -34,10 +32,10 @@ from trainer.engine.task import Cost, Plan, Progress, Task
 from trainer.images.config import ImagesConfig
 from trainer.images.embeddings import read_embeddings
 from trainer.images.networks import begin, build_trunk, describe_trunk, encoder_of, whitening
-from trainer.images.scores import hits, places
-from trainer.images.selection import divide, galleries, held_concepts, parse_protocol
+from trainer.images.selection import divide, held_concepts, parse_protocol
 from trainer.images.simulated import prepare_simulated
 from trainer.images.trials import TRAINING, AddPicture, ChosenTrials, Trials
+from trainer.images.validation import open_validation
 from trainer.ranks.ranks import Ranks, broadcast_object, together
 
 WEIGHTS, ABOUT = "retriever.safetensors", "retriever.json"
@@ -208,36 +206,10 @@ class ImagesTask(Task):
     # ---- validation -----------------------------------------------------------------------------
 
     def open_validation(self, plan: Plan, ranks: Ranks) -> Callable[[nn.Module], dict[str, float]]:
-        trials, rows = self.trials, self.validation
-        order = places(_pair(trials, rows), trials.onset_s[rows])
-        rows = rows[order < plan.config.val_repeats]
-        with together(ranks):
-            mine = list(trials.read_trials(rows[ranks.rank :: ranks.world]))
-        images = np.unique(trials.image[rows])
-        shown = galleries(trials.concept_of_image()[images].tolist())
-        person = self.person(trials)
-
-        @torch.no_grad()
-        def validate(engine: nn.Module) -> dict[str, float]:
-            own = {}
-            for numbers, batch in mine:
-                moved = batch.to(ranks.device)
-                who = torch.from_numpy(person[numbers]).to(ranks.device)
-                z = engine(moved.eeg, moved.positions_m, who).float().cpu().numpy()
-                own |= dict(zip(numbers.tolist(), z, strict=True))
-            everyone: list = [None] * ranks.world
-            dist.all_gather_object(everyone, own)
-            z = {row: value for share in everyone for row, value in share.items()}
-            values = None
-            if ranks.first:
-                found = np.stack([z[row] for row in rows.tolist()])
-                pictures = engine.module.pictures(self.table[images].to(ranks.device))
-                values = _top1(
-                    found @ pictures.float().cpu().numpy().T, trials, rows, images, shown
-                )
-            return broadcast_object(values, ranks)
-
-        return validate
+        return open_validation(
+            self.trials, self.validation, self.person(self.trials), self.table,
+            plan.config.val_repeats, ranks,
+        )  # fmt: skip
 
     def validation_line(self, values: dict[str, float]) -> str:
         return (
@@ -275,30 +247,3 @@ class _Renamed:
 
 def _arguments(batch: Batch) -> tuple[torch.Tensor, ...]:
     return batch.eeg, batch.positions_m, batch.targets["person"], batch.targets["keep"]
-
-
-def _pair(trials: Trials, rows: np.ndarray) -> np.ndarray:
-    """int64: a number for each (person, picture) of the rows."""
-    _, person = np.unique(trials.subject[rows], return_inverse=True)
-    return np.unique(person * len(trials.images) + trials.image[rows], return_inverse=True)[1]
-
-
-def _top1(
-    scores: np.ndarray, trials: Trials, rows: np.ndarray, images: np.ndarray, shown: list
-) -> dict[str, float]:
-    """Of trials' scores `[rows, images]`: of each (person, picture) added up, in galleries of one
-    picture a concept."""
-    query = _pair(trials, rows)
-    sums = np.zeros((query.max() + 1, len(images)))
-    np.add.at(sums, query, scores)
-    truth = np.zeros(len(sums), np.int64)
-    truth[query] = np.searchsorted(images, trials.image[rows])
-    found = []
-    for gallery in shown:
-        inside = np.isin(truth, gallery)
-        place = np.searchsorted(np.sort(gallery), truth[inside])
-        found.append(hits(sums[inside][:, np.sort(gallery)], place, 1))
-    reached = float(np.mean(np.concatenate(found)))
-    if not math.isfinite(reached):
-        raise InputError("no gallery holds a picture of every concept", "fewer --val_concepts")
-    return {"error": 1 - reached, "top1": reached, "candidates": float(len(shown[0]))}
