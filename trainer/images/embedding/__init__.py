@@ -1,0 +1,1 @@
+"""Embeddings of pictures: from files, through an image model, to a pair of files."""
