@@ -29,16 +29,6 @@ def ranks(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return 1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
 
 
-def summed(scores: np.ndarray, query: np.ndarray, order: np.ndarray, most: int) -> np.ndarray:
-    """float64 `[queries, candidates]`: of each query (0, 1, ...) the first `most` trials by
-    `order`, added up. scores: of trials."""
-    found = np.zeros((int(query.max()) + 1, scores.shape[1]))
-    place = places(query, order)
-    used = place < most
-    np.add.at(found, query[used], scores[used])
-    return found
-
-
 def places(query: np.ndarray, order: np.ndarray) -> np.ndarray:
     """int64: each trial's place among those of its query, by `order`."""
     by = np.lexsort((order, query))
