@@ -56,12 +56,15 @@ class Encoder(nn.Module):
             # learnt.
             self.to_logvar.init_gain, self.to_logvar.init_bias = 0.1, -2.0
 
-    def forward(self, patches_BKP, positions_m, n_patches, keep_BK=None, key_mask=None):
+    def embedded(self, patches_BKP, positions_m, n_patches, keep_BK=None):
+        """Tokens as they enter the blocks."""
         dtype = self.embed.weight.dtype
         x_BKD = self.embed(patches_BKP.to(dtype))
         position_LD = self.positions(positions_m, n_patches, dtype)
-        x_BKD = x_BKD + (position_LD if keep_BK is None else position_LD[keep_BK])
-        x_BKD = self.stack(x_BKD, key_mask)
+        return x_BKD + (position_LD if keep_BK is None else position_LD[keep_BK])
+
+    def forward(self, patches_BKP, positions_m, n_patches, keep_BK=None, key_mask=None):
+        x_BKD = self.stack(self.embedded(patches_BKP, positions_m, n_patches, keep_BK), key_mask)
         mean = self.to_mean(x_BKD).float()
         if self.to_logvar is None:
             return x_BKD, mean, None

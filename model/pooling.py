@@ -11,7 +11,7 @@ Shapes: B windows, C channels, N patches in time, D width, Z latent dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,16 @@ def by_channel(encoder: Encoder, eeg: Tensor, positions_m: Tensor) -> ByChannel:
     tokens, latents, _ = encoder(cutter.cut(eeg), positions_m, count)
     shape = (len(eeg), rows, count, -1)
     return ByChannel(tokens.float().view(shape), latents.view(shape))
+
+
+def states_by_channel(encoder: Encoder, eeg: Tensor, positions_m: Tensor) -> Iterator[Tensor]:
+    """Tokens `[B, C, N, D]` as they enter the first block, leave each block but the last, and leave
+    the encoder: depth + 1 of them, one after another."""
+    cutter = tokens_of(encoder.config)
+    rows, count = cutter.rows(eeg.shape[1]), eeg.shape[-1] // encoder.config.patch_samples
+    eeg, positions_m = cutter.prepare(eeg, positions_m)
+    for state in encoder.stack.states(encoder.embedded(cutter.cut(eeg), positions_m, count)):
+        yield state.view(len(eeg), rows, count, -1)
 
 
 def same_for_all(features: np.ndarray) -> bool:

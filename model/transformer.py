@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -183,3 +184,11 @@ class Stack(nn.Module):
             else:
                 x_BLD = block(x_BLD, key_mask)
         return self.norm(x_BLD)
+
+    def states(self, x_BLD: torch.Tensor) -> Iterator[torch.Tensor]:
+        """What goes in, what each block but the last gives, and what comes out."""
+        yield x_BLD
+        for block in self.blocks[:-1]:
+            x_BLD = block(x_BLD, None)
+            yield x_BLD
+        yield self.norm(self.blocks[-1](x_BLD, None))

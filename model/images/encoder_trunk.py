@@ -1,11 +1,13 @@
-"""An encoder's tokens to one vector, keeping where and when: spatial maps of the tokens, which
-follow from the electrodes' places, then filters over neighbouring patches.
+"""An encoder's tokens to one vector, keeping where and when: all layers' tokens, cut to steps of
+20 ms, spatial maps that follow from the electrodes' places, filters in time, and an alignment.
 
 A query that attends to all tokens has to find out place and time from position embeddings; maps
-and filters have them by their form. The price is one matrix for each person, and that windows of
-one run have one length.
+and filters have them by their form. Tokens as they enter the first block are read too: there a
+patch's size is not yet normed away, which a map across electrodes needs. The price is one matrix
+for each person, and that windows of one run have one length.
 
-Shapes: B trials, C channels, N patches after onset, D encoder width, R reduced, S maps, F features.
+Shapes: B trials, C channels, N patches after onset, D encoder width, R numbers of a step and
+channel, S maps, F features of a step.
 """
 
 from __future__ import annotations
@@ -16,18 +18,20 @@ from torch.nn import functional as F
 
 from ..config import ModelConfig
 from ..networks import Encoder
-from ..pooling import by_channel
+from ..pooling import states_by_channel
 from ..tokens import FOURIER_FEATURES, electrode_features
 from ..transformer import Linear
+from .alignment import Alignment
 
-REDUCED, MAPS, FILTERS = 16, 24, 64
-NEAR_S, LATER, LATER_STRIDE = 0.08, 5, 3
-"""Filters see patches of about so long; the second layer so many of the first's steps."""
+STEP_S = 0.02
+REDUCED, MAPS, FILTERS, OUT = 8, 24, 64, 48
+NEAR, LATER, LATER_STRIDE = 4, 5, 2
+"""Filters see so many steps; the second layer so many of the aligned ones."""
 
 
 class EncoderTrunk(nn.Module):
-    """Trials -> `[B, F]`. first, last: the patches that are read. white `[C, C]`: takes out what
-    channels share, on the montage that the training trials had; the identity elsewhere."""
+    """Trials -> `[B, features]`. first, last: the patches that are read. white `[C, C]`: takes out
+    what channels share, on the montage that the training trials had; the identity elsewhere."""
 
     def __init__(
         self, config: ModelConfig, channels: int, people: int, first: int, last: int, frozen: bool
@@ -35,29 +39,41 @@ class EncoderTrunk(nn.Module):
         super().__init__()
         self.first, self.last, self.frozen = first, last, frozen
         self.encoder = Encoder(config)
-        self.norm = nn.LayerNorm(config.width)
-        self.reduce = Linear(config.width, REDUCED)
+        step_samples = STEP_S * config.sfreq_hz
+        self.steps = max(1, round(config.patch_samples / step_samples))
+        self.reduce = nn.ModuleList(
+            Linear(config.width, self.steps * REDUCED) for _ in range(config.depth + 1)
+        )
         self.space = Linear(FOURIER_FEATURES, MAPS)
         self.person = nn.Parameter(torch.zeros(people, FOURIER_FEATURES, MAPS))
         self.register_buffer("white", torch.eye(channels))
-        steps = last - first
-        self.near = max(1, min(steps, round(NEAR_S * config.sfreq_hz / config.patch_samples)))
+        steps = (last - first) * self.steps
+        self.near = min(NEAR, steps)
         self.time = Linear(MAPS * REDUCED * self.near, FILTERS)
-        steps = steps - self.near + 1
-        self.later_steps = min(LATER, steps)
-        self.later = Linear(FILTERS * self.later_steps, FILTERS)
-        self.features = FILTERS * ((steps - self.later_steps) // LATER_STRIDE + 1)
+        step_s = config.patch_samples / config.sfreq_hz / self.steps
+        self.align = Alignment(steps - self.near + 1, FILTERS, step_s)
+        self.later_steps = min(LATER, self.align.length)
+        self.later = Linear(FILTERS * self.later_steps, OUT)
+        self.features = OUT * ((self.align.length - self.later_steps) // LATER_STRIDE + 1)
 
     def forward(self, eeg: Tensor, positions_m: Tensor, person: Tensor) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            tokens = by_channel(self.encoder, eeg, positions_m).tokens
-        dtype = self.reduce.weight.dtype
-        found = self.reduce(self.norm(tokens[:, :, self.first : self.last].to(dtype)))
-        mixed = torch.einsum("bcs,bcnr->bnsr", self._maps(positions_m, person, dtype), found)
-        x = mixed.flatten(2).unfold(1, self.near, 1).flatten(2)
-        x = F.gelu(self.time(x))
+        found = self._reduced(eeg, positions_m)
+        maps = self._maps(positions_m, person, found.dtype)
+        mixed = torch.einsum("bcs,bcnr->bnsr", maps, found)
+        x = F.gelu(self.time(mixed.flatten(2).unfold(1, self.near, 1).flatten(2)))
+        x = self.align(x)
         x = F.gelu(self.later(x.unfold(1, self.later_steps, LATER_STRIDE).flatten(2)))
         return x.flatten(1)
+
+    def _reduced(self, eeg: Tensor, positions_m: Tensor) -> Tensor:
+        """`[B, C, steps, R]`, of all layers."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            states = [
+                state[:, :, self.first : self.last]
+                for state in states_by_channel(self.encoder, eeg, positions_m)
+            ]
+        found = sum(reduce(state) for reduce, state in zip(self.reduce, states, strict=True))
+        return found.unflatten(-1, (self.steps, REDUCED)).flatten(2, 3)
 
     def _maps(self, positions_m: Tensor, person: Tensor, dtype: torch.dtype) -> Tensor:
         """`[B, C, S]`: of each trial's person, on white channels."""

@@ -1,9 +1,9 @@
 """Small networks from a trial to one vector, for electrodes that all trials share: what an encoder
 is compared with.
 
-Both see channels whitened by the training trials' covariance, after onset, through a linear map of
+All see channels whitened by the training trials' covariance, after onset, through a linear map of
 each person's own. The flat map is the strongest where responses come at one time; the convolution
-where they come early or late.
+where they come early or late, and more so where it aligns them.
 
 Shapes: B trials, C channels, T samples after onset, F features.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..transformer import Linear
+from .alignment import Alignment
 
 MAPS, FILTERS = 24, 48
 KERNEL_S, STRIDE_S = 0.075, 0.010
@@ -63,20 +64,26 @@ class FlatTrunk(nn.Module):
 
 
 class ConvTrunk(nn.Module):
-    """Spatial maps, then two layers of filters in time."""
+    """Spatial maps, then two layers of filters in time; `aligned`: with an alignment between."""
 
-    def __init__(self, channels: int, people: int, first: int, last: int, sfreq_hz: float):
+    def __init__(
+        self, channels: int, people: int, first: int, last: int, sfreq_hz: float, aligned: bool
+    ):
         super().__init__()
         self.whitened = Whitened(channels, people, first, last)
         self.space = Linear(channels, MAPS)
         self.kernel, self.stride = (max(1, round(s * sfreq_hz)) for s in (KERNEL_S, STRIDE_S))
         self.time = Linear(MAPS * self.kernel, FILTERS)
-        self.later = Linear(FILTERS * LATER_STEPS, FILTERS)
         steps = (last - first - self.kernel) // self.stride + 1
-        self.features = FILTERS * ((steps - LATER_STEPS) // LATER_STRIDE + 1)
+        self.align = Alignment(steps, FILTERS, self.stride / sfreq_hz) if aligned else None
+        steps = self.align.length if aligned else steps
+        self.later_steps = min(LATER_STEPS, steps)
+        self.later = Linear(FILTERS * self.later_steps, FILTERS)
+        self.features = FILTERS * ((steps - self.later_steps) // LATER_STRIDE + 1)
 
     def forward(self, eeg: Tensor, positions_m: Tensor, person: Tensor) -> Tensor:
         maps = self.space(self.whitened(eeg, person).mT)
         x = nn.functional.gelu(self.time(maps.unfold(1, self.kernel, self.stride).flatten(2)))
-        x = nn.functional.gelu(self.later(x.unfold(1, LATER_STEPS, LATER_STRIDE).flatten(2)))
+        x = x if self.align is None else self.align(x)
+        x = nn.functional.gelu(self.later(x.unfold(1, self.later_steps, LATER_STRIDE).flatten(2)))
         return x.flatten(1)

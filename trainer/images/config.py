@@ -8,7 +8,7 @@ from typing import ClassVar
 from data.errors import InputError, did_you_mean
 from trainer.engine.config import RunConfig, option
 
-TRUNKS = ("encoder", "flat", "conv")
+TRUNKS = ("encoder", "flat", "conv", "aligned")
 MODES = ("full", "frozen", "lora")
 SIMULATED = "simulated-images"
 
@@ -25,7 +25,7 @@ class ImagesConfig(RunConfig):
     layer: str = option("", "which layer of the embeddings; default projected, or the only one")
     run: str = option("runs/image", "folder of this run: config, metrics, checkpoints, best/")
     protocol: str = option("within:all", "within:PERSON[,..], within:all or loso:PERSON")
-    trunk: str = option("conv", "what reads a trial: encoder, flat or conv")
+    trunk: str = option("aligned", "what reads a trial: encoder, flat, conv or aligned")
     encoder_mode: str = option("full", "of --trunk encoder: full, frozen or lora")
     lora_rank: int = option(8, "of --encoder_mode lora")
     layer_decay: float = option(0.75, "learning-rate factor from an encoder block to the one below")

@@ -28,6 +28,8 @@ def encoder_of(config: ImagesConfig, manifest: Manifest, where: str) -> Encoder 
         return None
     model, meta = load_model(config.init, need="encoder")
     rate_hz = manifest.profile["sfreq_hz"]
+    if from_dict(meta["model"]).tokens != "channel":
+        raise InputError(f"{config.init}: its tokens mix channels", "give one of channel tokens")
     if from_dict(meta["model"]).sfreq_hz != rate_hz:
         raise InputError(
             f"the encoder {config.init} reads {meta['model']['sfreq_hz']:g} Hz, {where} holds "
@@ -67,7 +69,7 @@ def describe_trunk(
         if last - first < patch:
             raise InputError(
                 f"--window_ms {config.window_ms}: shorter than a patch of {patch} samples",
-                "use --trunk conv, or an encoder of shorter patches",
+                "use --trunk aligned, or an encoder of shorter patches",
             )
         found |= {
             "first": -(-first // patch), "last": last // patch,
@@ -84,7 +86,9 @@ def build_trunk(told: dict) -> nn.Module:
     if told["kind"] == "flat":
         return FlatTrunk(*shape)
     if told["kind"] == "conv":
-        return ConvTrunk(*shape, told["sfreq_hz"])
+        return ConvTrunk(*shape, told["sfreq_hz"], aligned=False)
+    if told["kind"] == "aligned":
+        return ConvTrunk(*shape, told["sfreq_hz"], aligned=True)
     config: ModelConfig = from_dict(told["model"])
     return EncoderTrunk(config, *shape, told["frozen"])
 
