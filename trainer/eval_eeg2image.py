@@ -5,8 +5,8 @@ weights and, on simulated pictures, the best there is.
     python trainer/eval_eeg2image.py runs/image runs/image-permuted runs/image-before \\
         --test_shards shards/things2-test --out report/
 
-A run that was trained on permuted pictures, or reads nothing after onset, stands as a control. All
-runs must have one protocol. Writes report.md, report.json and report.png into --out.
+A run with --permute or --before_onset stands as a control. All runs must have one protocol. Writes
+report.md, report.json and report.png into --out.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def main(argv: list[str] | None = None) -> None:
                 "score runs of one protocol together",
             )
     folder = arguments.test_shards or Path(first["run"]["shards"]).with_name("test")
-    make_folder(arguments.out, "--out")
     queries = open_queries(folder, list(first["split"]["tested"]))
     embeddings = embeddings_of(first)
+    make_folder(arguments.out, "--out")
     rows = []
     for run, one in zip(arguments.runs, runs, strict=True):
         candidates = candidates_of(queries, embeddings, one.about["run"]["layer"])

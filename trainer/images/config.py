@@ -34,6 +34,7 @@ class ImagesConfig(RunConfig):
     forget_person: float = option(0.2, "share of training trials whose person is not told")
     projected: int = option(32, "numbers that embeddings are mapped to, linearly; 0: as they are")
     window_ms: str = option("0-800", "what the trunk reads, FROM-TO after onset")
+    before_onset: bool = option(False, "a control: read what comes before the picture instead")
     val_concepts: int = option(0, "concepts that choose the step; 0: 200, of few a seventh")
     val_repeats: int = option(4, "trials of a picture that validation adds up")
     permute: bool = option(False, "a control: train on pictures permuted over the training set")
@@ -86,9 +87,7 @@ def window_s(text: str) -> tuple[float, float]:
     except ValueError:
         found = 0.0, 0.0
     if not dash or found[0] >= found[1]:
-        raise InputError(
-            f"--window_ms {text}", "write FROM-TO, e.g. 0-800, or -200-0 for what is before onset"
-        )
+        raise InputError(f"--window_ms {text}", "write FROM-TO in ms after onset, e.g. 0-800")
     return found
 
 

@@ -54,13 +54,15 @@ def describe_trunk(
     ((channels, samples),) = shapes
     profile = manifest.profile
     rate_hz, begin_s = profile["sfreq_hz"], profile["event_tmin_s"]
-    first, last = (round((s - begin_s) * rate_hz) for s in window_s(config.window_ms))
+    span = (
+        f"trials of {where} span {1000 * begin_s:g} to {1000 * (begin_s + samples / rate_hz):g} ms"
+    )
+    if config.before_onset and begin_s >= 0:
+        raise InputError(f"--before_onset: {span}", "this control needs the raw recordings, packed")
+    window = (begin_s, 0.0) if config.before_onset else window_s(config.window_ms)
+    first, last = (round((s - begin_s) * rate_hz) for s in window)
     if not 0 <= first < last <= samples:
-        raise InputError(
-            f"--window_ms {config.window_ms}: trials of {where} span {1000 * begin_s:g} to "
-            f"{1000 * (begin_s + samples / rate_hz):g} ms",
-            "choose a window inside",
-        )
+        raise InputError(f"--window_ms {config.window_ms}: {span}", "choose a window inside")
     found = {"kind": config.trunk, "channels": channels, "people": people, "sfreq_hz": rate_hz}
     if encoder is None:
         found |= {"first": first, "last": last}

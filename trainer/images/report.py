@@ -22,7 +22,8 @@ LEAK_P = 0.001
 
 def is_control(about: dict) -> bool:
     """Whether a run can only have learnt what it should not."""
-    return about["run"]["permute"] or window_s(about["run"]["window_ms"])[1] <= 0
+    run = about["run"]
+    return run["permute"] or run["before_onset"] or window_s(run["window_ms"])[1] <= 0
 
 
 def name_of(run: Path, about: dict) -> str:
@@ -71,10 +72,11 @@ def markdown(report: dict) -> str:
     """The table: top-1 / top-5 in per cent."""
     count, chance = report["candidates"], 100 / report["candidates"]
     most = report["repeats"]
+    who = "person" if len(report["people"]) == 1 else "people"
     lines = [f"# Retrieval of the picture that was seen: {report['protocol']}", ""]
     lines += [f"**{text}**\n" for text in report["warnings"]]
     lines += [
-        f"{len(report['people'])} people, {count} pictures of concepts that nothing was trained "
+        f"{len(report['people'])} {who}, {count} pictures of concepts that nothing was trained "
         f"on, {most} trials of each; chance {chance:.1f} / {5 * chance:.1f} %.",
         "",
         f"| top-1 / top-5, % | one trial | {most} trials, scores added | 95 % | EEG averaged | p |",

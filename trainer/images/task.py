@@ -58,6 +58,9 @@ class ImagesTask(Task):
             with together(ranks):
                 folders = prepare_simulated(config.simulated, ranks.first)
             config = replace(config, shards=str(folders.training), images=str(folders.embeddings))
+        if config.run_length is None:
+            # Trials are alike: their order need not depend on micro-batches, nor so on ranks.
+            config = replace(config, run_length=1)
         if config.micro_batch is None and config.trunk != "encoder":
             config = replace(config, micro_batch=max(1, config.global_batch // ranks.world))
         self.config = config
@@ -147,7 +150,16 @@ class ImagesTask(Task):
         }  # fmt: skip
 
     def fixed(self) -> dict:
-        names = ("protocol", "trunk", "encoder_mode", "window_ms", "permute", "layer", "projected")
+        names = (
+            "protocol",
+            "trunk",
+            "encoder_mode",
+            "window_ms",
+            "before_onset",
+            "permute",
+            "layer",
+            "projected",
+        )
         return {name: getattr(self.config, name) for name in names}
 
     def summary(self, model: nn.Module, plan: Plan) -> str:
