@@ -130,17 +130,22 @@ class Scored:
         self.numbers = {name: number for number, name in enumerate(told["people"], start=1)}
 
     @torch.inference_mode()
-    def scores(self, queries: Queries, eeg: np.ndarray, people: np.ndarray,
-               candidates: torch.Tensor) -> np.ndarray:  # fmt: skip
-        """float64 `[n, candidates]`: cosines. people: of each row, of text."""
+    def vectors(self, eeg: np.ndarray, positions_m: torch.Tensor, people: np.ndarray) -> np.ndarray:
+        """float64 `[n, P]`, unit length, of trials `[n, C, T]`. people: of each, of text."""
         person = torch.tensor([self.numbers.get(one, 0) for one in people.tolist()])
-        pictures = self.model.pictures(centred(candidates, self.mean)).double()
         found = []
         for start in range(0, len(eeg), SIZE):
             part = torch.from_numpy(eeg[start : start + SIZE]).float()
-            z = self.model(part, queries.positions_m, person[start : start + SIZE])
-            found.append((z.double() @ pictures.mT).numpy())
+            z = self.model(part, positions_m, person[start : start + SIZE])
+            found.append(z.double().numpy())
         return np.concatenate(found)
+
+    @torch.inference_mode()
+    def scores(self, queries: Queries, eeg: np.ndarray, people: np.ndarray,
+               candidates: torch.Tensor) -> np.ndarray:  # fmt: skip
+        """float64 `[n, candidates]`: cosines."""
+        pictures = self.model.pictures(centred(candidates, self.mean)).double().numpy()
+        return self.vectors(eeg, queries.positions_m, people) @ pictures.T
 
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
