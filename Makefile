@@ -20,7 +20,7 @@ export OMP_NUM_THREADS ?= 1
 
 setup: $(VENV)/ready
 
-$(VENV)/ready: requirements.txt requirements-use.txt requirements-dev.txt
+$(VENV)/ready: requirements.txt requirements-use.txt requirements-images.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "error: $(PYTHON) is older than 3.10" >&2; \
 	    echo "  -> make PYTHON=python3.11 (on an Alliance cluster: module load python/3.11)" >&2; exit 2; }
