@@ -1,4 +1,5 @@
 # make demo    the whole line on simulated EEG, ten to fifteen minutes on two free cores
+# make demo-images   from EEG to the picture that was seen, on simulated people, under ten minutes
 # make test    all tests that this machine can run
 # make quick   the tests that take a minute or two
 # make lint    ruff
@@ -16,7 +17,7 @@ export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.torch_extensions
 # One thread a rank: more ranks, not more threads, use the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test quick lint doctor setup clean
+.PHONY: demo demo-images test quick lint doctor setup clean
 
 setup: $(VENV)/ready
 
@@ -33,6 +34,9 @@ $(VENV)/ready: requirements.txt requirements-use.txt requirements-images.txt req
 
 demo: setup
 	@RANKS=$(RANKS) bash demo.sh
+
+demo-images: setup
+	@RANKS=$(RANKS) bash demo_images.sh
 
 test: setup
 	python -m pytest

@@ -10,8 +10,11 @@ import pytest
 from commands import TINY, metrics, python, ranks
 
 from data.pack import main as pack
+from data.shards.manifest import read_manifest
+from trainer.images.config import ImagesConfig
 from trainer.images.embeddings import ImageEmbeddings, read_embeddings, write_embeddings
 from trainer.images.simulated import simulated_embeddings
+from trainer.images.task import ImagesTask
 
 WORLD = (
     "simulated-images,subjects=2,concepts=24,pictures=2,repeats=2,test_concepts=20,test_repeats=3"
@@ -109,6 +112,25 @@ def test_controls_are_marked(world, run, tmp_path):
     control = {row["name"] for row in rows if row["control"]}
     assert control == {"permuted: pictures permuted", "before: before onset", "untrained"}
     assert "LEAK" not in output
+
+
+def test_permuted_pictures_are_other_pictures(world):
+    """One picture for all trials of one, and hardly ever its own."""
+    rows = {}
+    for permute in (False, True):
+        config = ImagesConfig(
+            shards=str(world / "training"), images=str(world / "embeddings"), val_concepts=4,
+            permute=permute,
+        )  # fmt: skip
+        task, manifest = ImagesTask(config), read_manifest(world / "training")
+        task.check(manifest, "training")
+        rows[permute] = task.dataset(None).all.prepare.image
+    plain, permuted = rows[False], rows[True]
+    assert ((plain >= 0) == (permuted >= 0)).all()
+    stands_for = {a: b for a, b in zip(plain.tolist(), permuted.tolist(), strict=True) if a >= 0}
+    assert all(stands_for[a] == b for a, b in zip(plain, permuted, strict=True) if a >= 0)
+    assert sorted(stands_for.values()) == sorted(stands_for)
+    assert sum(a == b for a, b in stands_for.items()) <= 3
 
 
 def test_a_person_left_out(world, tmp_path):

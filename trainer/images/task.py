@@ -107,18 +107,16 @@ class ImagesTask(Task):
         """The training trials, with what a batch needs to know of each."""
         trials, config = self.trials, self.config
         windows = int(sum(shard.samples for shard in trials.manifest.shards))
+        count = len(self.trained_images)
         row_of = np.full(len(trials.images), -1, np.int64)
-        target = self.trained_images
-        if config.permute:
-            target = np.random.default_rng([config.seed, 0x7065]).permutation(target)
-        row_of[target] = np.arange(len(target))
+        # In the control a picture takes the row of another one, the same for all its trials.
+        row_of[self.trained_images] = (
+            np.random.default_rng([config.seed, 0x7065]).permutation(count)
+            if config.permute
+            else np.arange(count)
+        )
         image, person = np.full(windows, -1, np.int64), np.zeros(windows, np.int64)
-        # A picture takes the row of another one in the control, the same for all its trials.
-        stands_for = np.arange(len(trials.images))
-        stands_for[self.trained_images] = target
-        image[trials.window] = row_of[stands_for[trials.image]] if config.permute else (
-            row_of[trials.image]
-        )  # fmt: skip
+        image[trials.window] = row_of[trials.image]
         person[trials.window] = self.person(trials)
         add = AddPicture(
             image, person, config.seed, config.hidden, config.dropout, config.forget_person
