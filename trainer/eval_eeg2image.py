@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
         embeddings_of,
         open_queries,
         oracle_score,
+        refuse_what_was_trained_on,
         ridge_score,
         row_of,
     )
@@ -61,6 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = arguments.test_shards or Path(first["run"]["shards"]).with_name("test")
     queries = open_queries(folder, list(first["split"]["tested"]))
     embeddings = embeddings_of(first)
+    for run, one in zip(arguments.runs, runs, strict=True):
+        refuse_what_was_trained_on(run, one.about, queries, embeddings)
     make_folder(arguments.out, "--out")
     rows = []
     for run, one in zip(arguments.runs, runs, strict=True):

@@ -35,6 +35,9 @@ class ImagesConfig(RunConfig):
     projected: int = option(32, "numbers that embeddings are mapped to, linearly; 0: as they are")
     window_ms: str = option("0-800", "what the trunk reads, FROM-TO after onset")
     before_onset: bool = option(False, "a control: read what comes before the picture instead")
+    drop_test_concepts: str = option(
+        "", "leave out trials of these concepts: a list, or the folder of the test pictures"
+    )
     val_concepts: int = option(0, "concepts that choose the step; 0: 200, of few a seventh")
     val_repeats: int = option(4, "trials of a picture that validation adds up")
     permute: bool = option(False, "a control: train on pictures permuted over the training set")

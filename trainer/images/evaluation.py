@@ -27,6 +27,7 @@ from model.images.head import Retriever, centred
 from model.transformer import start_weights
 from trainer.engine.task import BEST
 from trainer.images.embeddings import ImageEmbeddings, read_embeddings
+from trainer.images.guards import refuse_shared
 from trainer.images.networks import build_trunk
 from trainer.images.ridge import fit_ridge
 from trainer.images.scores import TOPS, chance_p, hits, interval, places, ranks
@@ -254,6 +255,23 @@ def oracle_score(queries: Queries) -> Score | None:
         return found
 
     return score
+
+
+def refuse_what_was_trained_on(run: Path, about: dict, queries: Queries,
+                               embeddings: ImageEmbeddings) -> None:  # fmt: skip
+    """InputError where a run trained on pictures or concepts of the test."""
+    shards = about["run"]["shards"]
+    trials = Trials.read(read_manifest(shards), shards, TRAINING)
+    names = trials.concept_names()
+    kept = ~np.isin(names, about["dropped_concepts"])
+    kept &= np.isin(trials.subject, [str(one) for one in about["split"]["trained"]])
+    tested = queries.trials.concept_names()[queries.row]
+    refuse_shared(
+        names[kept].tolist(), tested.tolist(),
+        [trials.images[one] for one in np.unique(trials.image[kept])],
+        [queries.trials.images[one] for one in queries.images],
+        dict(zip(embeddings.images, embeddings.sha256, strict=True)), str(run),
+    )  # fmt: skip
 
 
 def candidates_of(queries: Queries, embeddings: ImageEmbeddings, layer: str) -> torch.Tensor:

@@ -31,6 +31,7 @@ from trainer.engine.optim import layered_groups
 from trainer.engine.task import Cost, Plan, Progress, Task
 from trainer.images.config import ImagesConfig
 from trainer.images.embeddings import read_embeddings
+from trainer.images.guards import concepts_in
 from trainer.images.networks import begin, build_trunk, describe_trunk, encoder_of, whitening
 from trainer.images.selection import divide, held_concepts, parse_protocol
 from trainer.images.simulated import prepare_simulated
@@ -70,6 +71,9 @@ class ImagesTask(Task):
         config = self.config
         self.trials = Trials.read(manifest, where, TRAINING)
         trials, concepts = self.trials, self.trials.concept_of_image()
+        drop = config.drop_test_concepts
+        self.dropped_concepts = sorted(concepts_in(drop)) if drop else []
+        self.dropped = np.flatnonzero(np.isin(trials.concept_names(), self.dropped_concepts))
         self.protocol = parse_protocol(config.protocol, trials.people)
         known = len(set(concepts.tolist()))
         wanted = config.val_concepts or min(VAL_CONCEPTS, max(2, known // VAL_SHARE))
@@ -77,6 +81,8 @@ class ImagesTask(Task):
         self.train, self.validation = divide(
             self.protocol, trials.subject.tolist(), trials.concept.tolist(), held
         )
+        self.train = np.setdiff1d(self.train, self.dropped)
+        self.validation = np.setdiff1d(self.validation, self.dropped)
         for rows, what in ((self.train, "training"), (self.validation, "validation")):
             if not len(rows):
                 raise InputError(f"{where}: no {what} trials of {config.protocol}", "pack more")
@@ -142,8 +148,10 @@ class ImagesTask(Task):
             },
             "split": {
                 "protocol": self.protocol.text, "tested": self.protocol.tested,
+                "trained": self.protocol.trained,
                 "training_trials": len(self.train), "validation_trials": len(self.validation),
                 "training_pictures": len(self.trained_images),
+                "dropped_trials": len(self.dropped),
             },
         }  # fmt: skip
 
@@ -163,11 +171,15 @@ class ImagesTask(Task):
     def summary(self, model: nn.Module, plan: Plan) -> str:
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         permuted = ", PICTURES PERMUTED (a control)" * self.config.permute
+        dropped = f"; {len(self.dropped)} trials of test concepts left out" * bool(
+            len(self.dropped)
+        )
         return (
             f"{self.config.trunk} trunk, {trained / 1e6:.2f} M parameters trained, "
             f"{self.config.protocol}{permuted}\n"
             f"pictures {len(self.trained_images)} to train on; "
             f"{len(set(self.trials.concept[self.validation].tolist()))} concepts choose the step"
+            f"{dropped}"
         )
 
     # ---- the model and its loss -----------------------------------------------------------------
@@ -239,6 +251,7 @@ class ImagesTask(Task):
         about = {
             **self.describe(), "reached": reached, "trained_on": plan.trained_on,
             "signal": plan.manifest.profile, "run": self.config.as_dict(),
+            "dropped_concepts": self.dropped_concepts,
             "held_concepts": sorted(set(self.trials.concept[self.validation].tolist())),
         }  # fmt: skip
         write_atomic(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())

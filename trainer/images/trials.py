@@ -15,6 +15,7 @@ from data.batches.order import Block, locate
 from data.batches.window_table import NO_LABEL, WindowTable
 from data.errors import InputError
 from data.shards.manifest import Manifest, ShardEntry
+from trainer.images.guards import names_of, refuse_block_designs
 
 TRAINING, TEST = "training", "test"
 """Runs of recordings, as sources of pictures name them."""
@@ -40,6 +41,7 @@ class Trials:
     def read(cls, manifest: Manifest, where: str, part: str) -> Trials:
         """All trials of a folder of one part. InputError for trials of the other part, windows
         without pictures, block designs."""
+        refuse_block_designs((entry["dataset"] for entry in manifest.recordings), where)
         runs = {str(entry["run"]) for entry in manifest.recordings}
         other = TEST if part == TRAINING else TRAINING
         if other in runs or part not in runs:
@@ -67,6 +69,10 @@ class Trials:
     @property
     def people(self) -> list[str]:
         return sorted(set(self.subject.tolist()))
+
+    def concept_names(self) -> np.ndarray:
+        """Concepts by name `[n]`, as other data sets write them."""
+        return names_of(self.concept, self.image, self.images)
 
     def concept_of_image(self) -> np.ndarray:
         """Concepts `[images]`, of text; InputError where a picture has two."""

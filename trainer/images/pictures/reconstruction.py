@@ -11,7 +11,13 @@ from data.errors import InputError
 from data.files import hash_file
 from trainer.engine.task import BEST
 from trainer.images.embedding.picture_files import PIXELS
-from trainer.images.evaluation import Queries, Scored, embeddings_of, open_queries
+from trainer.images.evaluation import (
+    Queries,
+    Scored,
+    embeddings_of,
+    open_queries,
+    refuse_what_was_trained_on,
+)
 from trainer.images.pictures.conditions import CONDITIONS, Conditions, make_conditions
 from trainer.images.pictures.drawing import claim, draw, shrunk
 from trainer.images.pictures.judges import correlation, judged, ssim, two_way
@@ -33,6 +39,7 @@ def reconstruct(arguments: argparse.Namespace) -> tuple[dict, dict[str, np.ndarr
     layer = embeddings.layer(about["run"]["layer"] or None).astype(np.float64)
     folder = arguments.test_shards or Path(about["run"]["shards"]).with_name("test")
     queries = open_queries(folder, list(about["split"]["tested"]))
+    refuse_what_was_trained_on(arguments.run, about, queries, embeddings)
     candidates = [queries.trials.images[image] for image in queries.images]
     training = _training_names(about, embeddings, candidates)
     pixels = pixels_of_run(about, arguments.images_folder, [*candidates, *training])

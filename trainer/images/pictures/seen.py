@@ -24,9 +24,8 @@ def head_of(scored: Scored, embeddings: ImageEmbeddings) -> EmbeddingHead:
     about = scored.about
     shards = about["run"]["shards"]
     trials = Trials.read(read_manifest(shards), shards, TRAINING)
-    own = trials.manifest.recordings
-    people = [str(entry["subject"]) for entry in own if str(entry["subject"]) in _trained(about)]
-    held = np.isin(trials.concept, about["held_concepts"]) & np.isin(trials.subject, people)
+    held = np.isin(trials.concept, about["held_concepts"])
+    held &= np.isin(trials.subject, [str(one) for one in about["split"]["trained"]])
     rows = np.flatnonzero(held)
     _, person = np.unique(trials.subject[rows], return_inverse=True)
     kinds, query = np.unique(person * len(trials.images) + trials.image[rows], return_inverse=True)
@@ -41,10 +40,6 @@ def head_of(scored: Scored, embeddings: ImageEmbeddings) -> EmbeddingHead:
     found = embeddings.rows_of(tuple(trials.images[one] for one in images), shards)
     layer = embeddings.layer(about["run"]["layer"] or None).astype(np.float64)
     return fit_head(z, layer[found], trials.concept_of_image()[images])
-
-
-def _trained(about: dict) -> set[str]:
-    return {one for names in about["trained_on"]["subjects"].values() for one in map(str, names)}
 
 
 def told(scored: Scored, queries: Queries) -> np.ndarray:
