@@ -7,6 +7,7 @@ has the rate, band and length of the DreamDiffusion line (1000 Hz, 512 samples, 
 its shapes can be had.
 Those called `eeg2meg` keep MEG beside the EEG, for recordings that hold both: 1-40 Hz at 250 Hz;
 `_wide` 0.1-100 Hz; `_200` the rate and band of `default`, so that an encoder pretrained on it fits.
+`things2_published` packs pre-processed arrays as they are, at their 250 Hz.
 The coils that track the head (293-328 Hz) are filtered out in all of them.
 """
 
@@ -52,7 +53,7 @@ class Profile:
     """A window with more than this fraction of clipped samples is dropped."""
     reference: str = "average"
     """"average": over the good EEG channels, the one reference every source can reach; "own": as
-    recorded, for an encoder's input of too few channels. Packing knows the average only."""
+    recorded, for an encoder's input of too few channels, and for arrays published whitened."""
     scale: str = "recording"
     """"recording": a robust scale for each; "session": one for all of a person's recordings of a
     session, which keeps how their amplitudes differ (data/signals/session_scale.py)."""
@@ -110,6 +111,11 @@ PROFILES = {
         name="eeg2meg_200", sfreq_hz=200.0, window_samples=256, l_freq_hz=0.5, h_freq_hz=75.0,
         event_tmin_s=-0.2, event_samples=256, meg=True,
         segment_start=20, segment_stop=420, segment_samples=80, segment_stretch=False,
+    ),
+    "things2_published": Profile(
+        name="things2_published", sfreq_hz=250.0, window_samples=250, l_freq_hz=0.1,
+        h_freq_hz=100.0, event_tmin_s=0.0, event_samples=250, reference="own",
+        segment_start=0, segment_stop=250, segment_samples=250, segment_stretch=False,
     ),
 }  # fmt: skip
 

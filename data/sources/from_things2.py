@@ -84,7 +84,7 @@ class Things2Item:
                 notes={"joins": f"{len(joins_s)} found, {JOINS[part]} expected"},
             )
             if self.by_event:
-                names = _images(self.metadata, PARTS[part]) if self.metadata else {}
+                names = image_names(self.metadata, PARTS[part]) if self.metadata else {}
                 recording.events = [
                     Event(float(sample / raw.info["sfreq"]), *names.get(code, (code, None)))
                     for sample, code in codes
@@ -107,15 +107,7 @@ def list_items(spec: Spec, profile: Profile) -> list[Things2Item]:
     chosen = spec.subjects(list(people))
     known = {path.parent.name.removeprefix("ses-") for files in people.values() for path in files}
     sessions = spec.several("sessions", known)
-    metadata = next(
-        (
-            folder / name
-            for folder in (root, root.resolve().parent, root.resolve().parent.parent)
-            for name in ("image_metadata.npy", "image_set/image_metadata.npy")
-            if (folder / name).is_file()
-        ),
-        None,
-    )
+    metadata = metadata_of(root)
     by_event = spec.flag("events", default=True)
     return [
         Things2Item(
@@ -127,6 +119,19 @@ def list_items(spec: Spec, profile: Profile) -> list[Things2Item]:
         )
         for name in chosen
     ]
+
+
+def metadata_of(root: Path) -> Path | None:
+    """image_metadata.npy in a folder or above it."""
+    return next(
+        (
+            folder / name
+            for folder in (root, root.resolve().parent, root.resolve().parent.parent)
+            for name in ("image_metadata.npy", "image_set/image_metadata.npy")
+            if (folder / name).is_file()
+        ),
+        None,
+    )
 
 
 def read_things2(path: Path) -> tuple[mne.io.RawArray, list[tuple[int, int]]]:
@@ -170,7 +175,7 @@ def find_joins(raw: mne.io.RawArray, codes: list[tuple[int, int]]) -> list[float
     return sorted(sample / sfreq_hz for step, sample in candidates if step > limit)
 
 
-def _images(metadata: Path, part: str) -> dict[int, tuple[str, str]]:
+def image_names(metadata: Path, part: str) -> dict[int, tuple[str, str]]:
     """Code of the stimulus channel -> (concept, file name)."""
     content = read_dictionary(metadata)
     try:

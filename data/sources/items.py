@@ -69,14 +69,14 @@ def file_options(spec: Spec, profile: Profile, events: EventChoice | None) -> di
 
 
 def files_by_person(
-    spec: Spec, patterns: Sequence[str], shown: str, remedy: str
+    spec: Spec, patterns: Sequence[str], shown: str, remedy: str, above: int = 2
 ) -> dict[str, list[Path]]:
-    """{person: files below the target that match, sorted}, by the folder sub-PERSON that is two
-    above each. `shown`: the patterns in the message where nothing matches."""
+    """{person: files below the target that match, sorted}, by the folder sub-PERSON that is so many
+    `above` each. `shown`: the patterns in the message where nothing matches."""
     root = Path(spec.target).expanduser()
     people: dict[str, list[Path]] = {}
     for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
-        people.setdefault(path.parents[1].name.removeprefix("sub-"), []).append(path)
+        people.setdefault(path.parents[above - 1].name.removeprefix("sub-"), []).append(path)
     if not people:
         raise spec.wrong(f"no {shown} in it" if root.is_dir() else "no such folder", remedy)
     return people

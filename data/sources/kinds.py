@@ -77,6 +77,11 @@ KINDS = {
             "events": f"{_EVENTS.replace('0:', '0 ')}; default 1",
         },
     ),
+    "things2-published": Kind(
+        "data.sources.from_things2_published",
+        "the folder of THINGS-EEG2's pre-processed arrays (sub-XX/preprocessed_eeg_training.npy)",
+        {"subjects": _SUBJECTS, "part": "training or test: packed into folders of their own"},
+    ),
     "bids": Kind(
         "data.sources.from_bids",
         "the root of a BIDS dataset with EEG, or with MEG and EEG",
@@ -160,7 +165,7 @@ PAIRED = ("simulated-pairs",)
 """Kinds that are packed with MEG unless --profile says otherwise."""
 WITHOUT_TARGET = ("simulated", "simulated-images", *PAIRED)
 """Kinds after which nothing need follow."""
-FROM_FILES = ("raw", "bids", "things", "things2", "vc")
+FROM_FILES = ("raw", "bids", "things", "things2", "things2-published", "vc")
 """Kinds whose target is a path."""
 PATH_OPTIONS = ("montage", "splits", "channels", "labels")
 """Options that may name a file; of these a manifest keeps the last part."""

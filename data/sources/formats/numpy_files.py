@@ -1,4 +1,5 @@
-"""Read what np.save made of a dictionary, without unpickling: nothing in the file is ever called.
+"""Read what np.save or pickle.dump made of a dictionary, without unpickling: nothing in the file is
+ever called.
 
 Such a file is a pickle, and unpickling runs whatever the file asks for. Here the few instructions
 that describe dictionaries, lists, numbers, texts and arrays are followed by hand, and every other
@@ -7,6 +8,7 @@ one is refused. Large arrays are not read but mapped, so gigabytes cost no memor
 
 from __future__ import annotations
 
+import pickle
 import pickletools
 import re
 from dataclasses import dataclass
@@ -56,26 +58,34 @@ def read_dictionary(path: Path) -> dict:
     """
     try:
         with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            reader = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, _, dtype = reader(file)
-            if shape != () or dtype != np.dtype(object):
-                raise ValueError("it holds an array")
+            # Some are written by pickle.dump, in spite of their ending: no header comes first.
+            headless = file.read(1) == pickle.PROTO
+            file.seek(0)
+            if not headless:
+                _skip_header(file)
             value = _Follower(path, file).run()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", "check the path") from None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
         raise InputError(
-            f"{path}: not a dictionary of arrays as np.save writes it "
+            f"{path}: not a dictionary of arrays as np.save or pickle.dump writes it "
             f"({error or type(error).__name__})",
             "the file is damaged, or is another one: download it again from where it was published",
         ) from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no dictionary", "check that it is the right file")
     return value
+
+
+def _skip_header(file) -> None:
+    version = np.lib.format.read_magic(file)
+    reader = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, _, dtype = reader(file)
+    if shape != () or dtype != np.dtype(object):
+        raise ValueError("it holds an array")
 
 
 class _LazyFile:

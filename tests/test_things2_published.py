@@ -1,0 +1,206 @@
+"""The published pre-processed arrays of THINGS-EEG2: read, packed, trained on."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from commands import python
+
+from data.errors import InputError
+from data.pack import main as pack
+from data.shards.manifest import read_manifest
+from data.shards.readers import Readers
+from data.sources.from_things2_published import read_published
+from trainer.images.embeddings import ImageEmbeddings, write_embeddings
+
+CHANNELS = [
+    "P7", "P5", "P3", "P1", "Pz", "P2", "P4", "P6", "P8", "PO7", "PO3", "POz", "PO4", "PO8", "O1",
+    "Oz", "O2",
+]  # fmt: skip
+SHAPES = {"training": (12, 3, 17, 250), "test": (6, 4, 17, 250)}
+
+
+def content_of(part, person, **changes):
+    rng = np.random.default_rng([person, len(part)])
+    return {
+        "preprocessed_eeg_data": rng.standard_normal(SHAPES[part]), "ch_names": CHANNELS,
+        "times": np.round(np.linspace(-0.2, 0.996, 300), 3), **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Two people: one file as np.save writes it, the others by pickle.dump, as released."""
+    root = tmp_path_factory.mktemp("published")
+    for person in (1, 2):
+        folder = root / f"sub-{person:02d}"
+        folder.mkdir()
+        for part in SHAPES:
+            path = folder / f"preprocessed_eeg_{part}.npy"
+            if (person, part) == (1, "training"):
+                np.save(path, content_of(part, person))
+            else:
+                path.write_bytes(pickle.dumps(content_of(part, person), protocol=4))
+    metadata = {}
+    for part, name in (("training", "train"), ("test", "test")):
+        count = SHAPES[part][0]
+        first = 0 if part == "training" else 50
+        per = 2 if part == "training" else 1
+        concepts = [f"{first + row // per:05d}_thing{first + row // per}" for row in range(count)]
+        metadata[f"{name}_img_concepts"] = concepts
+        metadata[f"{name}_img_files"] = [
+            f"thing{first + row // per}_{row % per + 1:02d}b.jpg" for row in range(count)
+        ]
+    np.save(root / "image_metadata.npy", metadata)
+    return root
+
+
+def pack_part(root, out, part, *words):
+    split = "train" if part == "training" else "test"
+    pack(["--source", f"things2-published:{root},part={part},split={split}", "--out", str(out),
+          "--profile", "things2_published", "--workers", "1", *words])  # fmt: skip
+    return read_manifest(out)
+
+
+@pytest.fixture(scope="module")
+def shards(published, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    for part in SHAPES:
+        pack_part(published, folder / part, part)
+    return folder
+
+
+def test_both_ways_of_writing_give_the_same(published):
+    for person, part in ((1, "training"), (2, "training"), (2, "test")):
+        path = published / f"sub-{person:02d}/preprocessed_eeg_{part}.npy"
+        trials, channels, sfreq_hz = read_published(path)
+        np.testing.assert_array_equal(trials, content_of(part, person)["preprocessed_eeg_data"])
+        assert (channels, sfreq_hz) == (CHANNELS, 250.0)
+
+
+def test_large_arrays_are_mapped(tmp_path):
+    data = np.zeros((2, 2, 17, 8192))
+    times = np.arange(8192) / 250
+    path = tmp_path / "large.npy"
+    path.write_bytes(
+        pickle.dumps(content_of("test", 1, preprocessed_eeg_data=data, times=times), protocol=4)
+    )
+    assert isinstance(read_published(path)[0], np.memmap)
+
+
+def test_every_trial_keeps_its_picture(shards):
+    manifest = read_manifest(shards / "training")
+    assert manifest.profile["sfreq_hz"] == 250
+    entry = manifest.recordings[0]
+    assert (entry["unit"], entry["reference"], entry["run"]) == (
+        "standardised", "as published", "training"
+    )  # fmt: skip
+    assert entry["scale_uv"] is None
+    source = {n: content_of("training", n)["preprocessed_eeg_data"] for n in (1, 2)}
+    person = {one["id"]: int(one["subject"]) for one in manifest.recordings}
+    (reader,) = Readers(manifest, manifest.shards)
+    seen = 0
+    for row in range(reader.shard.samples):
+        meta = reader.meta(row)
+        image = int(meta["label"].rpartition("thing")[2]) * 2 + int(meta["image"][-7:-5]) - 1
+        expected = source[person[meta["recording"]]][image, int(meta["onset_s"])]
+        got = np.asarray(reader.signals[row], np.float64)
+        scale = np.vdot(got, expected) / np.vdot(got, got)
+        np.testing.assert_allclose(scale * got, expected, atol=0.01)
+        seen += 1
+    assert seen == 2 * 12 * 3
+
+
+def test_retrieval_reads_them(shards, tmp_path):
+    rng = np.random.default_rng(0)
+    names = [(f"thing{c}_{p:02d}b.jpg", f"thing{c}") for c in range(6) for p in (1, 2)]
+    names += [(f"thing{c}_01b.jpg", f"thing{c}") for c in range(50, 56)]
+    write_embeddings(
+        tmp_path / "embeddings",
+        ImageEmbeddings(
+            tuple(image for image, _ in names), tuple(concept for _, concept in names),
+            tuple(image for image, _ in names),
+            {"projected": rng.standard_normal((len(names), 16))}, {},
+        ),
+    )  # fmt: skip
+    words = (
+        "trainer/eeg2image.py", "--shards", shards / "training", "--images",
+        tmp_path / "embeddings", "--steps", 2, "--global_batch", 8, "--eval_every", 2, "--hidden",
+        8, "--projected", 8, "--val_concepts", 2, "--val_repeats", 2, "--workers", 1,
+    )  # fmt: skip
+    python(*words, "--run", tmp_path / "run")
+    python("trainer/eval_eeg2image.py", tmp_path / "run", "--test_shards", shards / "test", "--out",
+           tmp_path / "report")  # fmt: skip
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert (report["candidates"], report["repeats"]) == (6, 4)
+    output = python(*words, "--run", tmp_path / "before", "--before_onset", fails=True)
+    assert "--before_onset: trials of" in output
+    assert "raw recordings" in output
+    python("trainer/pretrain.py", "--shards", shards / "training", "--run", tmp_path / "encoder",
+           "--preset", "tiny", "--model", "sfreq_hz=200", "--steps", 1, fails=True)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ch_names": CHANNELS[:-1]}, "of \\[images, repeats, channels, samples\\]"),
+        ({"times": np.zeros(3)}, "of \\[images"),
+        ({"preprocessed_eeg_data": np.zeros((3, 17, 250))}, "of \\[images"),
+        ({"preprocessed_eeg_data": np.ones((5, 4, 17, 250))}, "5 images, .* names 6"),
+    ],
+)
+def test_arrays_that_are_something_else(published, tmp_path, changes, message):
+    import shutil
+
+    shutil.copytree(published, tmp_path / "copy")
+    for person in ("01", "02"):
+        path = tmp_path / f"copy/sub-{person}/preprocessed_eeg_test.npy"
+        changes = {**changes, "whose": person}  # two people never have the same bytes
+        path.write_bytes(pickle.dumps(content_of("test", int(person), **changes), protocol=4))
+    with pytest.raises(InputError, match=message):
+        pack_part(tmp_path / "copy", tmp_path / "out", "test")
+
+
+class Calls:
+    def __reduce__(self):
+        return (print, ("called",))
+
+
+@pytest.mark.parametrize("kind", ["cut", "hostile", "text"])
+def test_damaged_and_hostile_files(tmp_path, kind, capsys):
+    path = tmp_path / "preprocessed_eeg_test.npy"
+    whole = pickle.dumps(content_of("test", 1), protocol=4)
+    path.write_bytes(
+        {"cut": whole[: len(whole) // 2], "text": b"no array",
+         "hostile": pickle.dumps({"preprocessed_eeg_data": Calls()}, protocol=4)}[kind]
+    )  # fmt: skip
+    with pytest.raises(InputError, match="not a dictionary of arrays"):
+        read_published(path)
+    assert "called" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "profile", "message"),
+    [
+        ("", "things2_published", "packed into folders of their own"),
+        (",part=tests", "things2_published", "did you mean|part= is"),
+        (",part=test", "default", "filtered, cut and whitened already"),
+        (",part=test,subjects=9", "things2_published", "9"),
+    ],
+)
+def test_wrong_words(published, tmp_path, options, profile, message):
+    with pytest.raises(InputError, match=message):
+        pack(["--source", f"things2-published:{published}{options}", "--out",
+              str(tmp_path / "out"), "--profile", profile, "--workers", "1"])  # fmt: skip
+
+
+def test_without_the_names_of_pictures(published, tmp_path):
+    import shutil
+
+    shutil.copytree(published, tmp_path / "copy")
+    (tmp_path / "copy/image_metadata.npy").unlink()
+    with pytest.raises(InputError, match=r"no image_metadata\.npy"):
+        pack_part(tmp_path / "copy", tmp_path / "out", "test")
