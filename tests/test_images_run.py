@@ -173,6 +173,24 @@ def test_an_encoders_tokens(world, encoder, tmp_path, mode):
     evaluate(world, tmp_path / "report", folder)
 
 
+def test_an_encoders_twin(world, encoder, tmp_path):
+    from safetensors.numpy import load_file
+
+    words = ("--trunk", "encoder", "--init", encoder, "--encoder_mode", "frozen", "--steps", 2)
+    train(world, tmp_path / "twin", *words, "--from_scratch")
+    train(world, tmp_path / "own", *words)
+    weights = [
+        load_file(tmp_path / name / "best/retriever.safetensors") for name in ("twin", "own")
+    ]
+    name = "trunk.encoder.stack.blocks.0.qkv.weight"
+    assert weights[0].keys() == weights[1].keys()
+    assert not np.array_equal(weights[0][name], weights[1][name])
+    output = evaluate(world, tmp_path / "report", tmp_path / "own", tmp_path / "twin")
+    assert "twin: encoder, frozen, from scratch" in output
+    output = train(world, tmp_path / "no", "--from_scratch", fails=True)
+    assert "it is of --trunk encoder" in output
+
+
 def test_rows_of_embeddings_may_be_in_any_order(world, run, tmp_path):
     found = read_embeddings(world / "embeddings")
     order = np.random.default_rng(0).permutation(len(found.images))

@@ -27,6 +27,7 @@ class ImagesConfig(RunConfig):
     protocol: str = option("within:all", "within:PERSON[,..], within:all or loso:PERSON")
     trunk: str = option("aligned", "what reads a trial: encoder, flat, conv or aligned")
     encoder_mode: str = option("full", "of --trunk encoder: full, frozen or lora")
+    from_scratch: bool = option(False, "the encoder's network with first weights: its twin")
     lora_rank: int = option(8, "of --encoder_mode lora")
     layer_decay: float = option(0.75, "learning-rate factor from an encoder block to the one below")
     hidden: int = option(256, "width of the projector")
@@ -76,6 +77,8 @@ class ImagesConfig(RunConfig):
                              "trainer/embed_images.py makes them")  # fmt: skip
         if self.trunk == "encoder" and self.init is None:
             raise InputError("--trunk encoder needs --init", "give a run folder or weights")
+        if self.from_scratch and (self.trunk != "encoder" or self.encoder_mode == "lora"):
+            raise InputError("--from_scratch", "it is of --trunk encoder, frozen or full")
         if self.trunk != "encoder" and self.init is not None:
             raise InputError(f"--init with --trunk {self.trunk}", "use --trunk encoder")
         if self.shard_url:

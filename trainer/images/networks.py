@@ -98,12 +98,13 @@ def build_trunk(told: dict) -> nn.Module:
 def begin(
     trunk: nn.Module, white: torch.Tensor, encoder: Encoder | None, config: ImagesConfig
 ) -> None:
-    """Give a trunk the channels' whitening and the encoder's weights, in place."""
+    """Give a trunk the channels' whitening and, but for its twin, the encoder's weights, in place."""
     if encoder is None:
         trunk.whitened.white.copy_(white)
         return
     trunk.white.copy_(white)
-    trunk.encoder.load_state_dict(encoder.state_dict())
+    if not config.from_scratch:
+        trunk.encoder.load_state_dict(encoder.state_dict())
     if config.encoder_mode == "frozen":
         trunk.encoder.requires_grad_(False)
     if config.encoder_mode == "lora":

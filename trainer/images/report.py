@@ -31,7 +31,12 @@ def name_of(run: Path, about: dict) -> str:
         return f"{run.name}: pictures permuted"
     if is_control(about):
         return f"{run.name}: before onset"
-    return f"{run.name}: {about['model']['trunk']['kind']}"
+    kind = about["model"]["trunk"]["kind"]
+    if kind == "encoder":
+        kind += (
+            f", {about['run']['encoder_mode']}" + ", from scratch" * about["run"]["from_scratch"]
+        )
+    return f"{run.name}: {kind}"
 
 
 def warnings_of(runs: Sequence[Scored], queries: Queries) -> list[str]:

@@ -160,6 +160,7 @@ class ImagesTask(Task):
             "protocol",
             "trunk",
             "encoder_mode",
+            "from_scratch",
             "window_ms",
             "before_onset",
             "permute",
