@@ -98,7 +98,7 @@ def build_trunk(told: dict) -> nn.Module:
 def begin(
     trunk: nn.Module, white: torch.Tensor, encoder: Encoder | None, config: ImagesConfig
 ) -> None:
-    """Give a trunk the channels' whitening and, but for its twin, the encoder's weights, in place."""
+    """Give a trunk its whitening and, but for a twin, the encoder's weights, in place."""
     if encoder is None:
         trunk.whitened.white.copy_(white)
         return
