@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from commands import TINY, metrics, python, ranks
 
 from data.pack import main as pack
@@ -237,3 +238,19 @@ def test_an_unfinished_run_is_not_scored(world, tmp_path):
     output = evaluate(world, tmp_path / "report", tmp_path / "none", fails=True)
     assert "no whole retriever" in output
     assert not (tmp_path / "report").exists()
+
+
+def test_the_benchmark_of_trunks(world, encoder):
+    from benchmarks.images import World, forms, train
+    from trainer.images.simulated import Folders
+
+    own = World(Folders(world), torch.device("cpu"))
+    found = {name: train(model, own, 2, 16, 1e-3, 1) for name, model in forms(own, encoder, 0)}
+    assert list(found) == [
+        "flat", "conv", "aligned", "encoder, frozen, pretrained", "encoder, frozen, twin",
+        "encoder, full, pretrained", "encoder, full, twin",
+    ]  # fmt: skip
+    for row in found.values():
+        assert 0 <= row["single"][0] <= row["single"][1] <= 1
+    frozen, full = found["encoder, frozen, twin"], found["encoder, full, twin"]
+    assert frozen["weights"] < full["weights"]
