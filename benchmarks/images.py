@@ -34,7 +34,7 @@ from model.transformer import start_weights
 from trainer.checkpoints.weights import load_model
 from trainer.images.embeddings import read_embeddings
 from trainer.images.networks import whitening
-from trainer.images.scores import hits
+from trainer.images.scoring.scores import hits
 from trainer.images.selection import galleries, held_concepts
 from trainer.images.simulated import Folders, prepare_simulated
 from trainer.images.trials import TEST, TRAINING, Trials

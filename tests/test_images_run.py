@@ -87,7 +87,13 @@ def test_the_report(world, run, tmp_path):
     output = evaluate(world, tmp_path / "report", run)
     report = json.loads((tmp_path / "report/report.json").read_text())
     rows = {row["name"]: row for row in report["rows"]}
-    assert list(rows) == ["image: aligned", "untrained", "ridge", "the best there is"]
+    assert list(rows) == [
+        "image: aligned",
+        "EEG of another picture",
+        "untrained",
+        "ridge",
+        "the best there is",
+    ]
     assert report["candidates"] == 20
     assert report["repeats"] == 3
     best = rows["the best there is"]
@@ -97,6 +103,8 @@ def test_the_report(world, run, tmp_path):
     assert best["summed"]["3"][0] > 0.95
     assert rows["untrained"]["p"] > 0.001
     assert "the best there is" in output
+    assert "Not beside it: a flat network" in output
+    assert rows["image: aligned"]["among"]["pictures"] == 48 + 20
     assert (tmp_path / "report/report.png").stat().st_size > 10_000
     # The same command gives the same report.
     evaluate(world, tmp_path / "again", run)
@@ -111,7 +119,10 @@ def test_controls_are_marked(world, run, tmp_path):
     output = evaluate(world, tmp_path / "report", run, tmp_path / "permuted", tmp_path / "before")
     rows = json.loads((tmp_path / "report/report.json").read_text())["rows"]
     control = {row["name"] for row in rows if row["control"]}
-    assert control == {"permuted: pictures permuted", "before: before onset", "untrained"}
+    assert control == {
+        "permuted: pictures permuted", "before: before onset", "untrained",
+        "EEG of another picture",
+    }  # fmt: skip
     assert "LEAK" not in output
 
 
@@ -190,6 +201,24 @@ def test_an_encoders_twin(world, encoder, tmp_path):
     assert "twin: encoder, frozen, from scratch" in output
     output = train(world, tmp_path / "no", "--from_scratch", fails=True)
     assert "it is of --trunk encoder" in output
+
+
+def test_a_refit_trains_on_all_concepts(world, run, tmp_path):
+    output = train(world, tmp_path / "refit", "--refit", run)
+    assert "nothing is held out" in output
+    about, before = (
+        json.loads((one / "best/retriever.json").read_text()) for one in (tmp_path / "refit", run)
+    )
+    assert about["split"]["training_pictures"] == 48
+    assert before["split"]["training_pictures"] == 40
+    assert about["reached"]["step"] == max(1, before["reached"]["step"])
+    output = evaluate(world, tmp_path / "report", tmp_path / "refit", run)
+    assert "refit: aligned, refitted" in output
+    output = train(world, tmp_path / "no", "--refit", run, "--trunk", "flat", fails=True)
+    assert "its trunk is aligned, here flat" in output
+    output = python("trainer/reconstruct.py", tmp_path / "refit", "--test_shards", world / "test",
+                    "--out", tmp_path / "drawn", fails=True)  # fmt: skip
+    assert "the run was refitted" in output
 
 
 def test_rows_of_embeddings_may_be_in_any_order(world, run, tmp_path):

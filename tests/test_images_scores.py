@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from trainer.images.config import ImagesConfig, window_s
-from trainer.images.ridge import fit_ridge, unit
-from trainer.images.scores import chance_p, hits, interval, places, ranks
+from trainer.images.scoring.ridge import fit_ridge, unit
+from trainer.images.scoring.scores import (
+    assigned,
+    chance_p,
+    hits,
+    hubness,
+    interval,
+    places,
+    ranks,
+)
 from trainer.images.selection import divide, galleries, held_concepts, parse_protocol
 
 PEOPLE = ("1", "2", "3")
@@ -128,6 +136,27 @@ def test_a_control_that_knows_the_picture_is_found():
     assert chance_p(knowing, truth, person, 1, draws=1000) < 0.002
     # A hub that takes every query is no knowledge.
     assert chance_p(noise + 9 * np.eye(50)[3], truth, person, 1, draws=500) == 1
+
+
+def test_assignment_gives_each_picture_once():
+    scores = np.array([[2.0, 1, 0], [3, 2.9, 0], [1, 1, 1]])
+    truth, person = np.arange(3), np.zeros(3, int)
+    assert hits(scores, truth, 1).sum() == pytest.approx(1 + 0 + 1 / 3)
+    assert assigned(scores, truth, person) == 1
+    assert hubness(scores, most=1) == 1
+    assert hubness(np.eye(20), most=10) == 0.5
+
+
+def test_ridge_is_fitted_again_on_all():
+    rng = np.random.default_rng(1)
+    averages, held = rng.standard_normal((60, 30)), np.arange(60) >= 50
+    wanted = unit(averages @ rng.standard_normal((30, 8)))
+    concept = np.array([f"c{row}" for row in range(60)])
+    first, again = (fit_ridge(averages, wanted, held, concept, refit) for refit in (False, True))
+    assert first.penalty == again.penalty
+    centred = averages - averages.mean(0)
+    expected = np.linalg.solve(centred.T @ centred + again.penalty * np.eye(30), centred.T @ wanted)
+    np.testing.assert_allclose(again.weights, expected, atol=1e-8)
 
 
 def test_ridge_finds_a_linear_map():

@@ -31,24 +31,27 @@ def main(argv: list[str] | None = None) -> None:
     add("--test_shards", type=Path, help="test trials; simulated ones are found by themselves")
     add("--out", type=Path, required=True, help="the folder that is written")
     arguments = parser.parse_args(argv)
-    from trainer.images.evaluation import (
-        Scored,
+    import torch
+
+    from trainer.images.scoring.queries import (
+        another_trial,
         candidates_of,
         embeddings_of,
         open_queries,
-        oracle_score,
+        other_pictures,
         refuse_what_was_trained_on,
-        ridge_score,
-        row_of,
     )
-    from trainer.images.report import (
+    from trainer.images.scoring.report import (
         compared,
         figure_of,
         is_control,
         markdown,
+        missing,
         name_of,
         warnings_of,
     )
+    from trainer.images.scoring.retrieval import Scored, row_of
+    from trainer.images.scoring.rivals import oracle_score, ridge_score
 
     runs = [Scored(run) for run in arguments.runs]
     first = runs[0].about
@@ -67,11 +70,17 @@ def main(argv: list[str] | None = None) -> None:
     make_folder(arguments.out, "--out")
     rows = []
     for run, one in zip(arguments.runs, runs, strict=True):
-        candidates = candidates_of(queries, embeddings, one.about["run"]["layer"])
-        rows.append(row_of(name_of(run, one.about), _score(one, queries, candidates), queries,
-                           is_control(one.about)))  # fmt: skip
-    untrained = Scored(arguments.runs[0], untrained=True)
+        layer = one.about["run"]["layer"]
+        candidates = candidates_of(queries, embeddings, layer)
+        control = is_control(one.about)
+        row = row_of(name_of(run, one.about), _score(one, queries, candidates), queries, control)
+        more = torch.cat([candidates, other_pictures(queries, embeddings, layer)])
+        row["among"] = {"pictures": len(more), "top": one.among(queries, more, queries.truth)}
+        rows.append(row)
     candidates = candidates_of(queries, embeddings, first["run"]["layer"])
+    own = _score(runs[0], queries, candidates)
+    rows.append(row_of("EEG of another picture", own, another_trial(queries), True))
+    untrained = Scored(arguments.runs[0], untrained=True)
     rows.append(row_of("untrained", _score(untrained, queries, candidates), queries, True))
     ridge, penalties = ridge_score(first, queries, embeddings)
     rows.append(row_of("ridge", ridge, queries, False))
@@ -81,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
         "protocol": first["split"]["protocol"], "people": first["split"]["tested"],
         "candidates": len(queries.images), "repeats": queries.repeats,
         "warnings": warnings_of(runs, queries), "ridge_penalties": penalties, "rows": rows,
-        "comparisons": compared(rows),
+        "comparisons": compared(rows), "missing": missing(runs),
     }  # fmt: skip
     figure_of(report).savefig(arguments.out / "report.png", dpi=120)
     text = markdown(report)

@@ -41,6 +41,7 @@ class ImagesConfig(RunConfig):
     )
     val_concepts: int = option(0, "concepts that choose the step; 0: 200, of few a seventh")
     val_repeats: int = option(4, "trials of a picture that validation adds up")
+    refit: str = option("", "a finished run: train again on all concepts, for the steps it chose")
     permute: bool = option(False, "a control: train on pictures permuted over the training set")
     precision: str = option("auto", "json, bf16, fp32; auto: as the JSON on a GPU, fp32 on a CPU")
     steps: int = option(500, "optimizer steps of the whole run")

@@ -21,14 +21,14 @@ from torch.nn import functional as F
 from data.batches.batch import Batch
 from data.batches.order import Block
 from data.errors import InputError
-from data.files import write_atomic
+from data.files import read_text, write_atomic
 from data.shards.manifest import Manifest, ShardEntry
 from model.images.head import Retriever, centred
 from model.losses import LossTerms
 from model.transformer import start_weights
 from trainer.checkpoints.lora import merged
 from trainer.engine.optim import layered_groups
-from trainer.engine.task import Cost, Plan, Progress, Task
+from trainer.engine.task import BEST, Cost, Plan, Progress, Task
 from trainer.images.config import ImagesConfig
 from trainer.images.embeddings import read_embeddings
 from trainer.images.guards import concepts_in
@@ -36,7 +36,7 @@ from trainer.images.networks import begin, build_trunk, describe_trunk, encoder_
 from trainer.images.selection import divide, held_concepts, parse_protocol
 from trainer.images.simulated import prepare_simulated
 from trainer.images.trials import TRAINING, AddPicture, ChosenTrials, Trials
-from trainer.images.validation import open_validation
+from trainer.images.validation import after_refit, check_refit, open_validation
 from trainer.ranks.ranks import Ranks, broadcast_object, together
 
 WEIGHTS, ABOUT = "retriever.safetensors", "retriever.json"
@@ -59,6 +59,11 @@ class ImagesTask(Task):
             with together(ranks):
                 folders = prepare_simulated(config.simulated, ranks.first)
             config = replace(config, shards=str(folders.training), images=str(folders.embeddings))
+        if config.refit:
+            chosen = json.loads(read_text(Path(config.refit) / BEST / ABOUT))
+            check_refit(chosen, config)
+            steps = max(1, chosen["reached"]["step"])
+            config = replace(config, steps=steps, eval_every=steps)
         if config.run_length is None:
             # Trials are alike: their order need not depend on micro-batches, nor so on ranks.
             config = replace(config, run_length=1)
@@ -83,6 +88,8 @@ class ImagesTask(Task):
         )
         self.train = np.setdiff1d(self.train, self.dropped)
         self.validation = np.setdiff1d(self.validation, self.dropped)
+        if config.refit:
+            self.train = np.union1d(self.train, self.validation)
         for rows, what in ((self.train, "training"), (self.validation, "validation")):
             if not len(rows):
                 raise InputError(f"{where}: no {what} trials of {config.protocol}", "pack more")
@@ -164,6 +171,7 @@ class ImagesTask(Task):
             "window_ms",
             "before_onset",
             "permute",
+            "refit",
             "layer",
             "projected",
         )
@@ -229,12 +237,16 @@ class ImagesTask(Task):
     # ---- validation -----------------------------------------------------------------------------
 
     def open_validation(self, plan: Plan, ranks: Ranks) -> Callable[[nn.Module], dict[str, float]]:
+        if self.config.refit:
+            return after_refit()
         return open_validation(
             self.trials, self.validation, self.person(self.trials), self.table,
             plan.config.val_repeats, ranks,
         )  # fmt: skip
 
     def validation_line(self, values: dict[str, float]) -> str:
+        if self.config.refit:
+            return "nothing is held out (--refit)"
         return (
             f"top-1 {100 * values['top1']:.1f} % of {values['candidates']:.0f} pictures of new "
             f"concepts (chance {100 / values['candidates']:.1f} %)"

@@ -6,6 +6,7 @@ picture a concept. Each rank embeds its share of the trials; the first adds up.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from data.errors import InputError
-from trainer.images.scores import hits, places
+from trainer.images.scoring.scores import hits, places
 from trainer.images.selection import galleries
 from trainer.images.trials import Trials
 from trainer.ranks.ranks import Ranks, broadcast_object, together
@@ -52,6 +53,27 @@ def open_validation(
         return broadcast_object(values, ranks)
 
     return validate
+
+
+REFIT_SAME = ("protocol", "trunk", "encoder_mode", "projected", "layer", "seed")
+
+
+def check_refit(chosen: dict, config) -> None:
+    """InputError where a run that chose the steps is of another kind than the one that takes them.
+    chosen: its retriever.json."""
+    before, now = chosen["run"], config.as_dict()
+    other = [name for name in REFIT_SAME if before[name] != now[name]]
+    if other:
+        raise InputError(
+            f"--refit {config.refit}: its {other[0]} is {before[other[0]]}, here {now[other[0]]}",
+            "give the flags of that run, and another --run",
+        )
+
+
+def after_refit() -> Callable[[nn.Module], dict[str, float]]:
+    """Nothing is held out: the last weights are the ones that are kept."""
+    calls = itertools.count(1)
+    return lambda engine: {"error": 1 / next(calls)}
 
 
 def top1(

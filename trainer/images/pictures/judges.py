@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from trainer.images.scores import interval
+from trainer.images.scoring.scores import interval
 
 NEEDS_MODELS = ("AlexNet 2", "AlexNet 5", "Inception", "CLIP", "EfficientNet", "SwAV")
 """Judges that papers report, whose weights this project does not have."""

@@ -11,20 +11,20 @@ from data.errors import InputError
 from data.files import hash_file
 from trainer.engine.task import BEST
 from trainer.images.embedding.picture_files import PIXELS
-from trainer.images.evaluation import (
-    Queries,
-    Scored,
-    embeddings_of,
-    open_queries,
-    refuse_what_was_trained_on,
-)
 from trainer.images.pictures.conditions import CONDITIONS, Conditions, make_conditions
 from trainer.images.pictures.drawing import claim, draw, shrunk
 from trainer.images.pictures.judges import correlation, judged, ssim, two_way
 from trainer.images.pictures.linear import LinearGenerator
 from trainer.images.pictures.seen import Pixels, head_of, pixels_of_run, told
 from trainer.images.pictures.sheet import shown
-from trainer.images.scores import interval
+from trainer.images.scoring.queries import (
+    Queries,
+    embeddings_of,
+    open_queries,
+    refuse_what_was_trained_on,
+)
+from trainer.images.scoring.retrieval import Scored
+from trainer.images.scoring.scores import interval
 from trainer.images.task import WEIGHTS
 from trainer.ranks.ranks import choose_device
 

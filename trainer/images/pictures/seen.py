@@ -13,8 +13,9 @@ from data.simulate.images import PARTS
 from data.sources.simulated_images import world_of
 from trainer.images.embedding.picture_files import PIXELS, list_pictures, pixels_of, read_picture
 from trainer.images.embeddings import ImageEmbeddings
-from trainer.images.evaluation import Queries, Scored
 from trainer.images.pictures.embedding_head import EmbeddingHead, fit_head
+from trainer.images.scoring.queries import Queries
+from trainer.images.scoring.retrieval import Scored
 from trainer.images.trials import TRAINING, Trials
 
 
@@ -22,6 +23,11 @@ def head_of(scored: Scored, embeddings: ImageEmbeddings) -> EmbeddingHead:
     """Fitted on the trials of the concepts that chose the run's step, averaged by person and
     picture."""
     about = scored.about
+    if about["run"]["refit"]:
+        raise InputError(
+            "the run was refitted: it has seen the concepts that the embedding is fitted on",
+            f"give the run that chose its steps, {about['run']['refit']}",
+        )
     shards = about["run"]["shards"]
     trials = Trials.read(read_manifest(shards), shards, TRAINING)
     held = np.isin(trials.concept, about["held_concepts"])

@@ -8,6 +8,7 @@ its places: a constant prediction scores exactly k / n.
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 DRAWS = 10_000
 TOPS = (1, 5)
@@ -36,6 +37,24 @@ def places(query: np.ndarray, order: np.ndarray) -> np.ndarray:
     found = np.empty(len(query), np.int64)
     found[by] = np.arange(len(query)) - starts
     return found
+
+
+def hubness(scores: np.ndarray, most: int = 10) -> float:
+    """The share of queries that are won by the `most` pictures that win most often; under even
+    winning most / candidates."""
+    wins = np.bincount(scores.argmax(1), minlength=scores.shape[1])
+    return float(np.sort(wins)[::-1][:most].sum() / len(scores))
+
+
+def assigned(scores: np.ndarray, truth: np.ndarray, person: np.ndarray) -> float:
+    """Top-1 where each person's queries share the pictures out, one each: it uses that every
+    picture was shown, which nobody knows of a new trial."""
+    right = 0
+    for one in np.unique(person):
+        rows = np.flatnonzero(person == one)
+        chosen, given = linear_sum_assignment(scores[rows], maximize=True)
+        right += (truth[rows][chosen] == given).sum()
+    return float(right / len(scores))
 
 
 def interval(cells: np.ndarray, seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:

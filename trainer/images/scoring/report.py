@@ -10,12 +10,13 @@ import numpy as np
 
 from data.subjects.trained_on import renamed_recordings, subjects_of
 from trainer.images.config import window_s
-from trainer.images.scores import interval
+from trainer.images.scoring.scores import interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from trainer.images.evaluation import Queries, Scored
+    from trainer.images.scoring.queries import Queries
+    from trainer.images.scoring.retrieval import Scored
 
 LEAK_P = 0.001
 
@@ -31,8 +32,8 @@ def name_of(run: Path, about: dict) -> str:
         return f"{run.name}: pictures permuted"
     if is_control(about):
         return f"{run.name}: before onset"
-    kind = about["model"]["trunk"]["kind"]
-    if kind == "encoder":
+    kind = about["model"]["trunk"]["kind"] + ", refitted" * bool(about["run"]["refit"])
+    if kind.startswith("encoder"):
         kind += (
             f", {about['run']['encoder_mode']}" + ", from scratch" * about["run"]["from_scratch"]
         )
@@ -54,6 +55,26 @@ def warnings_of(runs: Sequence[Scored], queries: Queries) -> list[str]:
         if not one.about["model"]["people"] and known & people:
             found.append(f"trained on {', '.join(sorted(known & people))}, who is left out here")
     return sorted(set(found))
+
+
+def missing(runs: Sequence[Scored]) -> list[str]:
+    """What should stand beside the runs and does not."""
+    told = [one.about for one in runs]
+    found = []
+    if not any(one["model"]["trunk"]["kind"] == "flat" for one in told):
+        found.append("a flat network (--trunk flat)")
+    if not any(one["run"]["permute"] for one in told):
+        found.append("a run on permuted pictures (--permute)")
+    if not any(one["run"]["before_onset"] for one in told):
+        found.append("a run on what comes before onset (--before_onset)")
+    for one in told:
+        if one["model"]["trunk"]["kind"] == "encoder" and not one["run"]["from_scratch"]:
+            same = [o for o in told if o["run"]["from_scratch"]
+                    and o["run"]["encoder_mode"] == one["run"]["encoder_mode"]]  # fmt: skip
+            if not same and one["run"]["encoder_mode"] != "lora":
+                found.append(f"the encoder's untrained twin, {one['run']['encoder_mode']} "
+                             "(--from_scratch)")  # fmt: skip
+    return found
 
 
 def compared(rows: list[dict]) -> list[dict]:
@@ -99,6 +120,20 @@ def markdown(report: dict) -> str:
         )
     lines += ["", "Intervals redraw people and pictures (pictures alone under three people). "
               "p: of so many hits where true pictures are shuffled.", ""]  # fmt: skip
+    for row in report["rows"]:
+        if "among" in row and not row["control"]:
+            lines.append(
+                f"{row['name']}: among all {row['among']['pictures']:,} pictures "
+                f"{_cell(row['among']['top'])} (all trials); median rank "
+                f"{row['median_rank']:.0f}; the ten pictures that win most take "
+                f"{100 * row['hubness']:.0f} % of queries.\n"
+            )
+    lines.append(
+        "One picture a query, each once (transductive: it uses that every picture was shown), "
+        "top-1: "
+        + ", ".join(f"{row['name']} {100 * row['assigned']:.1f}" for row in report["rows"])
+        + ".\n"
+    )
     for one in report["comparisons"]:
         shown = one["low"] > 0 or one["high"] < 0
         lines.append(
@@ -106,6 +141,8 @@ def markdown(report: dict) -> str:
             f"[{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
             + ("" if shown else ": no difference shown")
         )
+    if report["missing"]:
+        lines += ["", f"**Not beside it: {'; '.join(report['missing'])}.**"]
     return "\n".join(lines) + "\n"
 
 

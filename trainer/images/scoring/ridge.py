@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
-from trainer.images.scores import hits
+from trainer.images.scoring.scores import hits
 from trainer.images.selection import galleries
 
 PENALTIES = 10.0 ** np.arange(-4, 3.1, 0.5)
@@ -34,10 +34,12 @@ class Ridge:
 
 
 def fit_ridge(
-    averages: np.ndarray, embeddings: np.ndarray, held: np.ndarray, concept: np.ndarray
-) -> Ridge:
+    averages: np.ndarray, embeddings: np.ndarray, held: np.ndarray, concept: np.ndarray,
+    refit: bool = False,
+) -> Ridge:  # fmt: skip
     """averages `[pictures, features]`, embeddings `[pictures, E]` (centred), held bool
-    `[pictures]`: those of concepts that choose the penalty; concept `[pictures]`, of text."""
+    `[pictures]`: those of concepts that choose the penalty; concept `[pictures]`, of text. refit:
+    with the penalty that they chose, fitted once more on all pictures."""
     mean = averages[~held].mean(0)
     train, chosen = averages[~held] - mean, averages[held] - mean
     values, vectors = eigh(train @ train.T)
@@ -56,7 +58,12 @@ def fit_ridge(
         )
         if best is None or reached > best[0]:
             best = reached, Ridge(weights, mean, float(penalty))
-    return best[1]
+    if not refit:
+        return best[1]
+    mean = averages.mean(0)
+    values, vectors = eigh((averages - mean) @ (averages - mean).T)
+    along = vectors.T @ embeddings / (values + best[1].penalty)[:, None]
+    return Ridge((averages - mean).T @ (vectors @ along), mean, best[1].penalty)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""How well pictures are retrieved: queries, a run's retriever, its rivals, scores, the report."""
