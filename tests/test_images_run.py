@@ -124,6 +124,8 @@ def test_controls_are_marked(world, run, tmp_path):
         "EEG of another picture",
     }  # fmt: skip
     assert "LEAK" not in output
+    about = json.loads((tmp_path / "permuted/best/retriever.json").read_text())
+    assert about["reached"]["step"] == 4  # a control that kept its first weights would test nothing
 
 
 def test_permuted_pictures_are_other_pictures(world):

@@ -36,7 +36,7 @@ from trainer.images.networks import begin, build_trunk, describe_trunk, encoder_
 from trainer.images.selection import divide, held_concepts, parse_protocol
 from trainer.images.simulated import prepare_simulated
 from trainer.images.trials import TRAINING, AddPicture, ChosenTrials, Trials
-from trainer.images.validation import after_refit, check_refit, open_validation
+from trainer.images.validation import after_refit, check_refit, last_counts, open_validation
 from trainer.ranks.ranks import Ranks, broadcast_object, together
 
 WEIGHTS, ABOUT = "retriever.safetensors", "retriever.json"
@@ -239,10 +239,12 @@ class ImagesTask(Task):
     def open_validation(self, plan: Plan, ranks: Ranks) -> Callable[[nn.Module], dict[str, float]]:
         if self.config.refit:
             return after_refit()
-        return open_validation(
+        validate = open_validation(
             self.trials, self.validation, self.person(self.trials), self.table,
             plan.config.val_repeats, ranks,
         )  # fmt: skip
+        # Of chance the best step is the first, which has learnt nothing that could leak.
+        return last_counts(validate) if self.config.permute else validate
 
     def validation_line(self, values: dict[str, float]) -> str:
         if self.config.refit:
