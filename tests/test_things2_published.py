@@ -13,7 +13,7 @@ from data.errors import InputError
 from data.pack import main as pack
 from data.shards.manifest import read_manifest
 from data.shards.readers import Readers
-from data.sources.from_things2_published import read_published
+from data.sources.things.from_things2_published import read_published
 from trainer.images.embeddings import ImageEmbeddings, write_embeddings
 
 CHANNELS = [

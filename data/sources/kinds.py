@@ -49,7 +49,7 @@ KINDS = {
         },
     ),
     "things": Kind(
-        "data.sources.from_things",
+        "data.sources.things.from_things",
         "the BIDS root of OpenNeuro ds003825 (THINGS-EEG)",
         {"subjects": _SUBJECTS, "events": f"{_EVENTS.replace('0:', '0 ')}; default 1"},
     ),
@@ -68,7 +68,7 @@ KINDS = {
         },
     ),
     "things2": Kind(
-        "data.sources.from_things2",
+        "data.sources.things.from_things2",
         "the folder of THINGS-EEG2's raw data (sub-XX/ses-YY/raw_eeg_training.npy)",
         {
             "subjects": _SUBJECTS,
@@ -78,7 +78,7 @@ KINDS = {
         },
     ),
     "things2-published": Kind(
-        "data.sources.from_things2_published",
+        "data.sources.things.from_things2_published",
         "the folder of THINGS-EEG2's pre-processed arrays (sub-XX/preprocessed_eeg_training.npy)",
         {"subjects": _SUBJECTS, "part": "training or test: packed into folders of their own"},
     ),

@@ -24,9 +24,9 @@ from data.errors import InputError, did_you_mean
 from data.signals.profiles import Profile
 from data.signals.recording import Recording
 from data.sources.formats.numpy_files import read_dictionary
-from data.sources.from_things2 import DATASET, PARTS, image_names, metadata_of
 from data.sources.items import files_by_person, signed
 from data.sources.spec import Spec
+from data.sources.things.from_things2 import DATASET, PARTS, image_names, metadata_of
 
 PROFILE = "things2_published"
 DATA, NAMES, TIMES = "preprocessed_eeg_data", "ch_names", "times"
