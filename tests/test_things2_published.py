@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -114,18 +115,23 @@ def test_every_trial_keeps_its_picture(shards):
     assert seen == 2 * 12 * 3
 
 
-def test_retrieval_reads_them(shards, tmp_path):
+def embeddings_at(path):
     rng = np.random.default_rng(0)
     names = [(f"thing{c}_{p:02d}b.jpg", f"thing{c}") for c in range(6) for p in (1, 2)]
     names += [(f"thing{c}_01b.jpg", f"thing{c}") for c in range(50, 56)]
     write_embeddings(
-        tmp_path / "embeddings",
+        path,
         ImageEmbeddings(
             tuple(image for image, _ in names), tuple(concept for _, concept in names),
             tuple(image for image, _ in names),
             {"projected": rng.standard_normal((len(names), 16))}, {},
         ),
     )  # fmt: skip
+    return path
+
+
+def test_retrieval_reads_them(shards, tmp_path):
+    embeddings_at(tmp_path / "embeddings")
     words = (
         "trainer/eeg2image.py", "--shards", shards / "training", "--images",
         tmp_path / "embeddings", "--steps", 2, "--global_batch", 8, "--eval_every", 2, "--hidden",
@@ -143,6 +149,31 @@ def test_retrieval_reads_them(shards, tmp_path):
            "--preset", "tiny", "--model", "sfreq_hz=200", "--steps", 1, fails=True)  # fmt: skip
 
 
+def test_people_whose_bad_channels_differ(published, tmp_path):
+    """Each person lacks another channel; a run reads all, filled where they lack."""
+    shutil.copytree(published, tmp_path / "raw")
+    for person, dead in ((1, 3), (2, 8)):
+        for part in SHAPES:
+            content = content_of(part, person)
+            content["preprocessed_eeg_data"][:, :, dead] = 0.0
+            path = tmp_path / f"raw/sub-{person:02d}/preprocessed_eeg_{part}.npy"
+            path.write_bytes(pickle.dumps(content, protocol=4))
+    for part in SHAPES:
+        manifest = pack_part(tmp_path / "raw", tmp_path / part, part)
+        assert {len(one.channels) for one in manifest.montages.values()} == {16}
+    output = python(
+        "trainer/eeg2image.py", "--shards", tmp_path / "training", "--images",
+        embeddings_at(tmp_path / "embeddings"), "--run", tmp_path / "run", "--steps", 2,
+        "--global_batch", 8, "--eval_every", 2, "--hidden", 8, "--projected", 8, "--val_concepts",
+        2, "--workers", 1,
+    )  # fmt: skip
+    assert "filled by a spherical spline: P1 in 1 recordings, P8 in 1 recordings" in output
+    about = json.loads((tmp_path / "run/best/retriever.json").read_text())
+    assert len(about["model"]["montage"]["channels"]) == 17
+    output = python("trainer/eval_eeg2image.py", tmp_path / "run", "--out", tmp_path / "report")
+    assert "test channels filled by a spherical spline: P1 in 1 recordings" in output
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -153,8 +184,6 @@ def test_retrieval_reads_them(shards, tmp_path):
     ],
 )
 def test_arrays_that_are_something_else(published, tmp_path, changes, message):
-    import shutil
-
     shutil.copytree(published, tmp_path / "copy")
     for person in ("01", "02"):
         path = tmp_path / f"copy/sub-{person}/preprocessed_eeg_test.npy"
@@ -198,8 +227,6 @@ def test_wrong_words(published, tmp_path, options, profile, message):
 
 
 def test_without_the_names_of_pictures(published, tmp_path):
-    import shutil
-
     shutil.copytree(published, tmp_path / "copy")
     (tmp_path / "copy/image_metadata.npy").unlink()
     with pytest.raises(InputError, match=r"no image_metadata\.npy"):

@@ -62,8 +62,13 @@ def main(argv: list[str] | None = None) -> None:
                 f"{first['split']['protocol']}",
                 "score runs of one protocol together",
             )
+        if one.about["model"]["montage"] != first["model"]["montage"]:
+            raise InputError(
+                f"{run} reads other channels than {arguments.runs[0]}",
+                "score runs of one --channels together",
+            )
     folder = arguments.test_shards or Path(first["run"]["shards"]).with_name("test")
-    queries = open_queries(folder, list(first["split"]["tested"]))
+    queries = open_queries(folder, first)
     embeddings = embeddings_of(first)
     for run, one in zip(arguments.runs, runs, strict=True):
         refuse_what_was_trained_on(run, one.about, queries, embeddings)

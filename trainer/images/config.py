@@ -39,6 +39,7 @@ class ImagesConfig(RunConfig):
     drop_test_concepts: str = option(
         "", "leave out trials of these concepts: a list, or the folder of the test pictures"
     )
+    channels: str = option("all", "all that any recording has, posterior (17), or names as O1+O2")
     val_concepts: int = option(0, "concepts that choose the step; 0: 200, of few a seventh")
     val_repeats: int = option(4, "trials of a picture that validation adds up")
     refit: str = option("", "a finished run: train again on all concepts, for the steps it chose")

@@ -40,19 +40,15 @@ def encoder_of(config: ImagesConfig, manifest: Manifest, where: str) -> Encoder 
 
 
 def describe_trunk(
-    config: ImagesConfig, manifest: Manifest, where: str, people: int, encoder: Encoder | None
+    config: ImagesConfig, trials: Trials, where: str, people: int, encoder: Encoder | None
 ) -> dict:
     """What `build_trunk` needs: JSON. InputError for a window outside the trials, or trials that
     are not alike."""
-    shapes = {(shard.channels, shard.window_samples) for shard in manifest.shards}
-    places = {manifest.montages[shard.montage].positions_m.tobytes() for shard in manifest.shards}
-    if len(shapes) > 1 or len(places) > 1:
-        raise InputError(
-            f"{where}: trials of several montages or lengths",
-            "pack the channels that all recordings have",
-        )
-    ((channels, samples),) = shapes
-    profile = manifest.profile
+    manifest, channels = trials.manifest, len(trials.montage.channels)
+    lengths = {shard.window_samples for shard in manifest.shards}
+    if len(lengths) > 1:
+        raise InputError(f"{where}: trials of several lengths", "pack events of one length")
+    (samples,), profile = lengths, manifest.profile
     rate_hz, begin_s = profile["sfreq_hz"], profile["event_tmin_s"]
     span = (
         f"trials of {where} span {1000 * begin_s:g} to {1000 * (begin_s + samples / rate_hz):g} ms"

@@ -32,6 +32,7 @@ from trainer.engine.task import BEST, Cost, Plan, Progress, Task
 from trainer.images.config import ImagesConfig
 from trainer.images.embeddings import read_embeddings
 from trainer.images.guards import concepts_in
+from trainer.images.montage import filled_line
 from trainer.images.networks import begin, build_trunk, describe_trunk, encoder_of, whitening
 from trainer.images.selection import divide, held_concepts, parse_protocol
 from trainer.images.simulated import prepare_simulated
@@ -74,7 +75,7 @@ class ImagesTask(Task):
 
     def check(self, manifest: Manifest, where: str) -> None:
         config = self.config
-        self.trials = Trials.read(manifest, where, TRAINING)
+        self.trials = Trials.read(manifest, where, TRAINING, config.channels)
         trials, concepts = self.trials, self.trials.concept_of_image()
         drop = config.drop_test_concepts
         self.dropped_concepts = sorted(concepts_in(drop)) if drop else []
@@ -102,7 +103,7 @@ class ImagesTask(Task):
         self.table = centred(found, self.mean)
         self.people = list(self.protocol.trained) if not self.protocol.left_out else []
         self.encoder = encoder_of(config, manifest, where)
-        self.trunk = describe_trunk(config, manifest, where, len(self.people), self.encoder)
+        self.trunk = describe_trunk(config, self.trials, where, len(self.people), self.encoder)
 
     def recordings(self, manifest: Manifest) -> list[dict]:
         ours = set(self.protocol.trained)
@@ -132,8 +133,9 @@ class ImagesTask(Task):
         image[trials.window] = row_of[trials.image]
         person[trials.window] = self.person(trials)
         add = AddPicture(
-            image, person, config.seed, config.hidden, config.dropout, config.forget_person
-        )
+            image, person, config.seed, config.hidden, config.dropout, config.forget_person,
+            trials.montage,
+        )  # fmt: skip
         return ChosenTrials(trials.manifest, trials.window[self.train], add)
 
     def training(self, manifest: Manifest) -> Sequence[Block]:
@@ -152,6 +154,7 @@ class ImagesTask(Task):
             "model": {
                 "trunk": self.trunk, "embedding": self.table.shape[1], "hidden": self.config.hidden,
                 "projected": self.config.projected, "people": self.people,
+                "montage": self.trials.montage.as_dict(),
             },
             "split": {
                 "protocol": self.protocol.text, "tested": self.protocol.tested,
@@ -159,6 +162,7 @@ class ImagesTask(Task):
                 "training_trials": len(self.train), "validation_trials": len(self.validation),
                 "training_pictures": len(self.trained_images),
                 "dropped_trials": len(self.dropped),
+                "filled_channels": self.trials.montage.filled(self.trials.manifest),
             },
         }  # fmt: skip
 
@@ -173,6 +177,7 @@ class ImagesTask(Task):
             "permute",
             "refit",
             "layer",
+            "channels",
             "projected",
         )
         return {name: getattr(self.config, name) for name in names}
@@ -180,6 +185,8 @@ class ImagesTask(Task):
     def summary(self, model: nn.Module, plan: Plan) -> str:
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         permuted = ", PICTURES PERMUTED (a control)" * self.config.permute
+        filled = filled_line(self.trials.montage.filled(self.trials.manifest))
+        filled = f"\nchannels that were filled by a spherical spline: {filled}" * bool(filled)
         dropped = f"; {len(self.dropped)} trials of test concepts left out" * bool(
             len(self.dropped)
         )
@@ -188,7 +195,7 @@ class ImagesTask(Task):
             f"{self.config.protocol}{permuted}\n"
             f"pictures {len(self.trained_images)} to train on; "
             f"{len(set(self.trials.concept[self.validation].tolist()))} concepts choose the step"
-            f"{dropped}"
+            f"{dropped}{filled}"
         )
 
     # ---- the model and its loss -----------------------------------------------------------------

@@ -16,6 +16,7 @@ from data.batches.window_table import NO_LABEL, WindowTable
 from data.errors import InputError
 from data.shards.manifest import Manifest, ShardEntry
 from trainer.images.guards import names_of, refuse_block_designs
+from trainer.images.montage import ALL, CommonMontage
 
 TRAINING, TEST = "training", "test"
 """Runs of recordings, as sources of pictures name them."""
@@ -36,15 +37,16 @@ class Trials:
     onset_s: np.ndarray
     recording: np.ndarray
     images: tuple[str, ...]
+    montage: CommonMontage
 
     @classmethod
-    def read(cls, manifest: Manifest, where: str, part: str) -> Trials:
-        """All trials of a folder of one part. InputError for trials of the other part, windows
-        without pictures, block designs."""
+    def read(cls, manifest: Manifest, where: str, part: str, channels: str | dict = ALL) -> Trials:
+        """All trials of a folder of one part. channels: as `--channels` asks, or the montage of a
+        run. InputError for trials of the other part, windows without pictures, block designs."""
         refuse_block_designs((entry["dataset"] for entry in manifest.recordings), where)
         runs = {str(entry["run"]) for entry in manifest.recordings}
         other = TEST if part == TRAINING else TRAINING
-        if other in runs or part not in runs:
+        if other in runs:
             held = " and ".join(sorted(runs)[:3])
             raise InputError(
                 f"{where}: it holds trials of the runs {held}, {part} trials are asked for",
@@ -64,6 +66,8 @@ class Trials:
         return cls(
             manifest, shown, subjects[recording], labels[table.label[shown]], table.image[shown],
             table.onset_s[shown], recording, table.names.images,
+            CommonMontage.of(manifest, channels, where) if isinstance(channels, str)
+            else CommonMontage.again(channels, manifest, where),
         )  # fmt: skip
 
     @property
@@ -91,7 +95,8 @@ class Trials:
         row_of = {int(self.window[row]): int(row) for row in rows}
         for request in dataset.requests(sorted(row_of), lambda channels, samples: SIZE):
             for batch in dataset.checked(request):
-                yield np.array([row_of[one] for one in batch.window.tolist()]), batch
+                rows = np.array([row_of[one] for one in batch.window.tolist()])
+                yield rows, self.montage(batch)
 
 
 class ChosenTrials:
@@ -135,8 +140,10 @@ class AddPicture:
     dropout: float
     forget: float
     """Share of trials whose person is not told."""
+    montage: CommonMontage
 
     def __call__(self, batch: Batch) -> Batch:
+        batch = self.montage(batch)
         window = batch.window.numpy()
         keep = np.empty((len(batch), self.hidden), np.float32)
         person = self.person[window].copy()

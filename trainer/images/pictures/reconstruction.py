@@ -38,7 +38,7 @@ def reconstruct(arguments: argparse.Namespace) -> tuple[dict, dict[str, np.ndarr
     embeddings = embeddings_of(about)
     layer = embeddings.layer(about["run"]["layer"] or None).astype(np.float64)
     folder = arguments.test_shards or Path(about["run"]["shards"]).with_name("test")
-    queries = open_queries(folder, list(about["split"]["tested"]))
+    queries = open_queries(folder, about)
     refuse_what_was_trained_on(arguments.run, about, queries, embeddings)
     candidates = [queries.trials.images[image] for image in queries.images]
     training = _training_names(about, embeddings, candidates)

@@ -29,7 +29,7 @@ def head_of(scored: Scored, embeddings: ImageEmbeddings) -> EmbeddingHead:
             f"give the run that chose its steps, {about['run']['refit']}",
         )
     shards = about["run"]["shards"]
-    trials = Trials.read(read_manifest(shards), shards, TRAINING)
+    trials = Trials.read(read_manifest(shards), shards, TRAINING, about["model"]["montage"])
     held = np.isin(trials.concept, about["held_concepts"])
     held &= np.isin(trials.subject, [str(one) for one in about["split"]["trained"]])
     rows = np.flatnonzero(held)

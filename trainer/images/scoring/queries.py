@@ -64,9 +64,11 @@ class Queries:
         return found / np.bincount(self.query[used])[:, None, None]
 
 
-def open_queries(folder: Path, people: list[str]) -> Queries:
-    """InputError where a person has no test trials."""
-    trials = Trials.read(read_manifest(folder), str(folder), TEST)
+def open_queries(folder: Path, about: dict) -> Queries:
+    """The test trials of the people of a run (`about`), on its montage. InputError where a person
+    has none."""
+    people = list(about["split"]["tested"])
+    trials = Trials.read(read_manifest(folder), str(folder), TEST, about["model"]["montage"])
     if missing := sorted(set(people) - set(trials.people)):
         raise InputError(
             f"{folder}: no test trials of {', '.join(missing)}", "pack their test part too"
@@ -102,7 +104,7 @@ def refuse_what_was_trained_on(run: Path, about: dict, queries: Queries,
                                embeddings: ImageEmbeddings) -> None:  # fmt: skip
     """InputError where a run trained on pictures or concepts of the test."""
     shards = about["run"]["shards"]
-    trials = Trials.read(read_manifest(shards), shards, TRAINING)
+    trials = Trials.read(read_manifest(shards), shards, TRAINING, about["model"]["montage"])
     names = trials.concept_names()
     kept = ~np.isin(names, about["dropped_concepts"])
     kept &= np.isin(trials.subject, [str(one) for one in about["split"]["trained"]])

@@ -10,6 +10,7 @@ import numpy as np
 
 from data.subjects.trained_on import renamed_recordings, subjects_of
 from trainer.images.config import window_s
+from trainer.images.montage import filled_line
 from trainer.images.scoring.scores import interval
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def warnings_of(runs: Sequence[Scored], queries: Queries) -> list[str]:
         known = {name for names in subjects_of(trained_on).values() for name in map(str, names)}
         if not one.about["model"]["people"] and known & people:
             found.append(f"trained on {', '.join(sorted(known & people))}, who is left out here")
+    filled = queries.trials.montage.filled(queries.trials.manifest)
+    if filled:
+        found.append(f"test channels filled by a spherical spline: {filled_line(filled)}")
     return sorted(set(found))
 
 

@@ -20,7 +20,7 @@ from trainer.images.trials import TRAINING, Trials
 def ridge_score(about: dict, queries: Queries, embeddings: ImageEmbeddings) -> tuple[Score, dict]:
     """Ridge on the run's training trials: per person, or of all others for a person left out."""
     shards, layer = about["run"]["shards"], about["run"]["layer"] or None
-    trials = Trials.read(read_manifest(shards), shards, TRAINING)
+    trials = Trials.read(read_manifest(shards), shards, TRAINING, about["model"]["montage"])
     concept = trials.concept_of_image()
     found = embeddings.layer(layer)[embeddings.rows_of(trials.images, shards)]
     held = np.isin(concept, about["held_concepts"])
