@@ -15,6 +15,7 @@ from data.simulate.images import CHANNELS, Shown, World
 from data.simulate.images_oracle import oracle_of
 from data.sources.simulated_images import list_items, world_of
 from data.sources.spec import parse_spec
+from model.images.alignment import Alignment
 from model.images.head import Retriever, centred
 from model.images.trunks import ConvTrunk, FlatTrunk
 from model.transformer import start_weights
@@ -84,11 +85,12 @@ def test_a_wrong_option_is_one_message(words):
         list_items(parse_spec(f"simulated-images{words}"), get_profile("default"))
 
 
-@pytest.mark.parametrize("kind", ["flat", "conv"])
+@pytest.mark.parametrize("kind", ["flat", "conv", "aligned"])
 def test_trunks_know_people_only_once_they_have_learnt_them(kind):
     trunk = {
         "flat": FlatTrunk(17, 3, 40, 200),
-        "conv": ConvTrunk(17, 3, 40, 200, 200.0),
+        "conv": ConvTrunk(17, 3, 40, 200, 200.0, aligned=False),
+        "aligned": ConvTrunk(17, 3, 40, 200, 200.0, aligned=True),
     }[kind]
     model = Retriever(trunk, embedding=8, hidden=16, projected=4).eval()
     start_weights(model, 0)
@@ -103,3 +105,33 @@ def test_trunks_know_people_only_once_they_have_learnt_them(kind):
     table = centred(torch.randn(7, 8), torch.zeros(8))
     assert model.logits(nobody, table).shape == (5, 7)
     assert torch.allclose(nobody.norm(dim=1), torch.ones(5))
+
+
+def test_an_alignment_reads_a_late_response_as_an_early_one():
+    """A response of 10 steps that comes at one of 7 delays: where the template knows its first
+    step, all delays give the same window."""
+    align = Alignment(16, 3, step_s=0.02)
+    assert (align.length, align.stride) == (10, 1)
+    with torch.no_grad():
+        align.match.weight.zero_()
+        align.match.weight[0, 0] = 100.0
+        align.match.bias.zero_()
+    response = torch.randn(10, 3)
+    response[:, 0] = torch.eye(10)[0]  # the first feature marks the beginning
+    x = torch.zeros(7, 16, 3)
+    for delay in range(7):
+        x[delay, delay : delay + 10] = response
+    found = align(x)
+    torch.testing.assert_close(found, response.expand(7, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("steps", "step_s", "delays", "length"),
+    [(73, 0.01, 7, 61), (37, 0.02, 7, 31), (10, 0.02, 5, 6), (3, 0.1, 2, 2), (1, 0.02, 1, 1)],
+)
+def test_few_steps_have_few_delays(steps, step_s, delays, length):
+    align = Alignment(steps, 4, step_s)
+    assert align.length == length
+    x = torch.randn(2, steps, 4)
+    assert align(x).shape == (2, length, 4)
+    assert x.unfold(1, align.length, align.stride).shape[1] == delays
