@@ -367,3 +367,41 @@ def test_halves_of_a_recording(shards):
             known.rows.onset_s[own & (truth == 0)].max()
             < known.rows.onset_s[own & (truth == 1)].min()
         )
+
+
+def test_a_source_is_packed_and_few_windows_are_enough_or_not(tmp_path):
+    """Without an encoder: what is planted in simulated states is found from a few windows."""
+    words = ("trainer/decode.py", "--data", "simulated:1020-19,subjects=4,minutes=1,states=1",
+             "--out", tmp_path / "out", "--protocol", "loso", "--few", "1,3")  # fmt: skip
+    output = python(*words)
+    report = json.loads((tmp_path / "out/decoding.json").read_text())
+    few = report["few_shot"]
+    assert (few["counts"], few["people"]) == ([1, 3], 4)
+    assert "log band power" in few["methods"]
+    assert not [name for name in few["methods"] if name.endswith("*")]
+    for by_count in few["methods"].values():
+        assert all(0 <= found["mean"] <= 1 for found in by_count.values())
+    assert "| windows of each class | 1 | 3 |" in (tmp_path / "out/decoding.md").read_text()
+    assert (tmp_path / "out/few_shot.png").read_bytes().startswith(b"\x89PNG")
+    assert "packing simulated:1020-19" in output
+    # What is packed is not packed again.
+    assert "packing" not in python(*words[:-2])
+    assert json.loads((tmp_path / "out/decoding.json").read_text())["scores"] == report["scores"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--data", "moabb:BNCI2014_0001"), "--data moabb:BNCI2014_0001: "),
+        (("--data", "nowhere:at-all"), "--data nowhere:at-all: "),
+        ((), "one of --shards and --data"),
+        (("--data", "simulated", "--shards", "here"), "one of --shards and --data"),
+        (("--shards", "here", "--few", "5,2"), "--few 5,2"),
+        (("--shards", "here", "--few", "a"), "--few a"),
+    ],
+)
+def test_sources_and_counts_that_mean_nothing(words, says, tmp_path):
+    output = python("trainer/decode.py", "--out", tmp_path / "out", *words, fails=True)
+    assert says in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "out" / "decoding.json").exists()

@@ -8,6 +8,7 @@ beside closed forms, its untrained twin and controls on the same folds.
     python trainer/decode.py --shards DIR --out DIR                 # the closed forms alone
     python trainer/decode.py --encoder runs/pretrain --shards DIR --out DIR --follow
                                           # each new checkpoint of a run, beside its training
+    python trainer/decode.py --data moabb:BNCI2014_001 --out DIR --few 1,2,5,10
 
 Labels come with the shards (label=, labels= or events= of a source of data/pack.py). Writes
 decoding.json (every person's scores), decoding.md and decoding.png into --out; with --follow also
@@ -20,15 +21,18 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.errors import InputError, did_you_mean, run_command
 from data.files import make_folder, write_atomic
+from data.packing.apart import pack_apart
 from data.shards.manifest import read_manifest
 from model.pooling import COVARIANCE, POOLS
 from trainer.decoding.protocols import RULES
+from trainer.decoding.reporting.few_shot import counts_of
 
 POOL = COVARIANCE
 LOOK_EVERY_S = 20.0
@@ -41,7 +45,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     pools = ", ".join([f"{name}: {pool.meaning}" for name, pool in POOLS.items()])
     add("--encoder", help="run folder or converted weights; {fold} stands for a fold's name")
-    add("--shards", type=Path, required=True, help="a folder of data/pack.py, with labels")
+    add("--shards", type=Path, help="a folder of data/pack.py, with labels")
+    add("--data", metavar="SOURCE", help="in place of --shards: a source that is packed into "
+        "OUT/shards, as moabb:BNCI2014_001,subjects=1-4")  # fmt: skip
     add("--out", type=Path, required=True, help="the folder that is written")
     add("--protocol", default="folds:6", help=f"{RULES} [folds:6]")
     add("--pool", action="append", metavar="NAME", help=f"how tokens become features; the first is "
@@ -52,9 +58,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--windows_per_subject", type=int, help="most windows of a person [all]")
     add("--adapted", action=argparse.BooleanOptionalAction, default=True,
         help="also scores with each person's unlabelled windows [yes]")  # fmt: skip
+    add("--few", help="also few-shot curves, each person alone: 1,2,5,10 windows of each class")
     add("--device", default="auto", help="auto, cpu or cuda[:N] [auto]")
-    add("--follow", action="store_true", help="decode whenever the run has a new checkpoint, until "
-        "it ends")  # fmt: skip
+    add("--follow", action="store_true", help="decode each new checkpoint, until the run ends")
     return parser.parse_args(argv)
 
 
@@ -69,7 +75,12 @@ def main(argv: list[str] | None = None) -> None:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise InputError(f"--{name} {value}", f"it must be at least {least}")
+    if (arguments.shards is None) == (arguments.data is None):
+        raise InputError("one of --shards and --data is needed", "a packed folder, or a source")
+    arguments.few = counts_of(arguments.few) if arguments.few else []
     make_folder(arguments.out, "--out")
+    if arguments.data:
+        arguments.shards = pack_apart(arguments.data, arguments.out / "shards", "--data")
     if arguments.follow:
         follow(arguments, pools)
     else:
@@ -78,21 +89,29 @@ def main(argv: list[str] | None = None) -> None:
 
 def decode_once(arguments: argparse.Namespace, pools: tuple[str, ...]) -> dict:
     """Decode, print and write the report, which is returned."""
-    from trainer.decoding.decode_report import figure_of, markdown, terminal
     from trainer.decoding.decoding import Decoding, decode
+    from trainer.decoding.reporting.decode_report import figure_of, markdown, terminal
+    from trainer.decoding.reporting.few_shot import few_figure, few_markdown, few_shot
     from trainer.ranks.ranks import choose_device
 
     labels = tuple(filter(None, (arguments.labels or "").split(",")))
-    report = decode(
-        Decoding(
-            arguments.encoder, arguments.shards, arguments.protocol, pools, arguments.seeds, labels,
-            arguments.windows_per_subject, arguments.adapted, choose_device(arguments.device),
-        ),
-        read_manifest(arguments.shards),
+    config = Decoding(
+        arguments.encoder, arguments.shards, arguments.protocol, pools, arguments.seeds, labels,
+        arguments.windows_per_subject, arguments.adapted, choose_device(arguments.device),
     )  # fmt: skip
+    manifest = read_manifest(arguments.shards)
+    report = decode(config, manifest)
     print(terminal(report), flush=True)
     figure_of(report).savefig(arguments.out / "decoding.png")
-    write_atomic(arguments.out / "decoding.md", markdown(report, "decoding.png").encode())
+    page = markdown(report, "decoding.png")
+    if arguments.few:
+        few = few_shot(lambda rule: decode(replace(config, protocol=rule), manifest), arguments.few)
+        report["few_shot"] = few
+        few_figure(few, report["chance"]).savefig(arguments.out / "few_shot.png")
+        lines = few_markdown(few)
+        print("\n".join(lines), flush=True)
+        page += "\n".join(["", *lines, "![few-shot curves](few_shot.png)", ""])
+    write_atomic(arguments.out / "decoding.md", page.encode())
     text = json.dumps(report, indent=1, allow_nan=True)
     write_atomic(arguments.out / "decoding.json", (text + "\n").encode())
     print(f"written: {arguments.out}/decoding.md, .png and .json", flush=True)

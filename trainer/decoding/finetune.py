@@ -28,7 +28,7 @@ from model.networks import Encoder
 from model.pooling import POOLS, by_channel
 from model.transformer import start_weights
 from trainer.checkpoints.lora import add_lora, merged
-from trainer.decoding.report import report
+from trainer.decoding.reporting.report import report
 from trainer.decoding.task import ClassifyTask
 from trainer.decoding.windows import (
     SPLITS,
@@ -146,7 +146,7 @@ class FinetuneTask(ClassifyTask):
         )
 
     def report(self, plan: Plan, device: torch.device) -> dict:
-        """Score RUN/best on people that nothing was chosen on; trainer/decoding/report.py."""
+        """Score RUN/best on people that nothing was chosen on (trainer/decoding/reporting)."""
         model = self.empty(plan.config.seed)
         model.load_state_dict(load_file(plan.run / BEST / WEIGHTS))
 

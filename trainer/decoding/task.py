@@ -27,7 +27,7 @@ from model.config import from_dict
 from model.losses import LossTerms
 from trainer.checkpoints.weights import load_model
 from trainer.decoding.config import FinetuneConfig, ProbeConfig
-from trainer.decoding.report import report
+from trainer.decoding.reporting.report import report
 from trainer.decoding.statistics import balanced_accuracy, by_person
 from trainer.decoding.windows import (
     Known,
@@ -190,7 +190,7 @@ class ProbeTask(ClassifyTask):
         )
 
     def report(self, plan: Plan) -> dict:
-        """Score RUN/best on people that nothing was chosen on; trainer/decoding/report.py."""
+        """Score RUN/best on people that nothing was chosen on (trainer/decoding/reporting)."""
 
         def classes_of(held: Known) -> np.ndarray:
             found = torch.cat([features(self.encoder, batch) for batch in held.batches])

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data.errors import InputError
+from data.packing.apart import pack_apart
 from data.shards.manifest import MANIFEST, read_manifest
 from data.simulate.images import PARTS
 from data.sources.simulated_images import world_of
-from trainer.checkpoints.run_folder import ROOT
 from trainer.images.embeddings import ImageEmbeddings, write_embeddings
 
 
@@ -45,13 +43,9 @@ def prepare_simulated(source: str, make: bool, root: Path = Path("runs/pictures"
         return folders
     for part, folder in zip(PARTS, (folders.training, folders.test), strict=True):
         if not (folder / MANIFEST).is_file():
-            print(f"no --shards: simulating {part} trials ({source}) into {folder}", flush=True)
+            print(f"no --shards: simulating {part} trials", flush=True)
             split = "train" if part == "training" else "test"
-            words = ["--source", f"{source},part={part},split={split}", "--out", str(folder)]
-            command = [sys.executable, str(ROOT / "data" / "pack.py"), *words]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise InputError(f"--simulated {source}: {done.stderr.strip()}")
+            pack_apart(f"{source},part={part},split={split}", folder, "--simulated")
     if not folders.embeddings.with_suffix(".json").is_file():
         write_embeddings(folders.embeddings, simulated_embeddings(folders.training))
     return folders

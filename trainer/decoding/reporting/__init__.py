@@ -1,0 +1,1 @@
+"""What a decoding says: tables, figures, few-shot curves."""
