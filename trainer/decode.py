@@ -8,6 +8,8 @@ beside closed forms, its untrained twin and controls on the same folds.
     python trainer/decode.py --shards DIR --out DIR                 # the closed forms alone
     python trainer/decode.py --encoder runs/pretrain --shards DIR --out DIR --follow
                                           # each new checkpoint of a run, beside its training
+    python trainer/decode.py --encoder runs/pretrain --shards DIR --out DIR --method finetune \\
+        -- --steps 300                    # and fine-tuned on the same folds
     python trainer/decode.py --data moabb:BNCI2014_001 --out DIR --few 1,2,5,10
 
 Labels come with the shards (label=, labels= or events= of a source of data/pack.py). Writes
@@ -20,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,9 +34,9 @@ from data.shards.manifest import read_manifest
 from model.pooling import COVARIANCE, POOLS
 from trainer.decoding.protocols import RULES
 from trainer.decoding.reporting.few_shot import counts_of
+from trainer.decoding.reporting.follow import follow
 
 POOL = COVARIANCE
-LOOK_EVERY_S = 20.0
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -58,6 +59,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--windows_per_subject", type=int, help="most windows of a person [all]")
     add("--adapted", action=argparse.BooleanOptionalAction, default=True,
         help="also scores with each person's unlabelled windows [yes]")  # fmt: skip
+    add(
+        "--method",
+        default="probe",
+        help="probe, or also finetune or lora on the same folds, "
+        "beside the same network from scratch; flags of trainer/finetune.py follow after --",
+    )
+    add("flags", nargs="*", help=argparse.SUPPRESS)
     add("--few", help="also few-shot curves, each person alone: 1,2,5,10 windows of each class")
     add("--device", default="auto", help="auto, cpu or cuda[:N] [auto]")
     add("--follow", action="store_true", help="decode each new checkpoint, until the run ends")
@@ -82,9 +90,24 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.data:
         arguments.shards = pack_apart(arguments.data, arguments.out / "shards", "--data")
     if arguments.follow:
-        follow(arguments, pools)
+        follow(arguments.encoder, lambda: decode_once(arguments, pools))
     else:
         decode_once(arguments, pools)
+
+
+def training_of(arguments: argparse.Namespace):
+    """What --method asks for beside the probe; None: nothing."""
+    from trainer.decoding.trained import METHODS, Training
+
+    if arguments.method not in METHODS:
+        raise InputError(f"--method {arguments.method}", did_you_mean(arguments.method, METHODS,
+                         ", ".join(METHODS)))  # fmt: skip
+    if arguments.method == "probe":
+        return None
+    if arguments.encoder is None:
+        raise InputError(f"--method {arguments.method} without --encoder", "give the encoder")
+    return Training(arguments.method, arguments.encoder, arguments.shards, arguments.out,
+                    arguments.seeds, tuple(arguments.flags))  # fmt: skip
 
 
 def decode_once(arguments: argparse.Namespace, pools: tuple[str, ...]) -> dict:
@@ -98,6 +121,7 @@ def decode_once(arguments: argparse.Namespace, pools: tuple[str, ...]) -> dict:
     config = Decoding(
         arguments.encoder, arguments.shards, arguments.protocol, pools, arguments.seeds, labels,
         arguments.windows_per_subject, arguments.adapted, choose_device(arguments.device),
+        training_of(arguments),
     )  # fmt: skip
     manifest = read_manifest(arguments.shards)
     report = decode(config, manifest)
@@ -116,34 +140,6 @@ def decode_once(arguments: argparse.Namespace, pools: tuple[str, ...]) -> dict:
     write_atomic(arguments.out / "decoding.json", (text + "\n").encode())
     print(f"written: {arguments.out}/decoding.md, .png and .json", flush=True)
     return report
-
-
-def follow(arguments: argparse.Namespace, pools: tuple[str, ...]) -> None:
-    """Decode each checkpoint that is the newest, until the run has ended."""
-    import numpy as np
-    from torch.utils.tensorboard import SummaryWriter
-
-    from trainer.checkpoints.find import step_of, survey
-    from trainer.checkpoints.run_folder import ENDED
-
-    run, done = Path(arguments.encoder or ""), None
-    if not (run / "config.json").is_file():
-        raise InputError(f"--follow: {arguments.encoder} is no run folder", "give --encoder RUN")
-    writer = SummaryWriter(str(run / "tensorboard" / "decoding"))
-    while True:
-        ended = (run / ENDED).is_file()  # before its last checkpoint is looked for
-        tags, _ = survey(run)
-        if tags and tags[-1] != done:
-            report = decode_once(arguments, pools)
-            for name, scores in report["scores"].items():
-                for score, people in scores.items():
-                    writer.add_scalar(f"{score}/{name}", np.nanmean(people), step_of(tags[-1]))
-            writer.flush()
-            done = tags[-1]
-        elif ended:
-            return
-        else:
-            time.sleep(LOOK_EVERY_S)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ FINETUNE_DEFAULTS = {
 class FinetuneConfig(RunConfig):
     """One fine-tuning. `--init` is the encoder: a run folder or converted weights."""
 
+    people: str = option("", "JSON of who is in train, val and test, instead of the shards' splits")
     pool: str = option("mean_std", f"what the head reads of the tokens: {', '.join(POOLS)}")
     layer_decay: float = option(1.0, "learning-rate factor from an encoder block to the one below")
     from_scratch: bool = option(

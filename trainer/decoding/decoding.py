@@ -28,6 +28,7 @@ from trainer.decoding.estimators import DEFAULT_STRENGTH, SHUFFLES, Method, pred
 from trainer.decoding.labelled import LabelledWindows, halves, read_labelled
 from trainer.decoding.protocols import ALONE, Fold, inner_groups, make_folds
 from trainer.decoding.statistics import SCORES, best_of, compare, person_scores, shuffled
+from trainer.decoding.trained import FINETUNED, LORA, SCRATCH, Training, trained_scores
 from trainer.decoding.windows import check_encoder, weights_hash
 
 ENCODER, TWIN = "encoder", "untrained"
@@ -54,6 +55,8 @@ class Decoding:
     windows_per_subject: int | None
     adapted: bool
     device: torch.device
+    training: Training | None = None
+    """Fine-tuning on the same folds; None: the probe alone."""
 
 
 def decode(config: Decoding, manifest: Manifest) -> dict:
@@ -76,6 +79,8 @@ def decode(config: Decoding, manifest: Manifest) -> dict:
         own = _of_folds(ENCODER, [model for model, _ in encoders], known, folds, config)
         scores |= {method.label: evaluate(method) for method in own}
         scores |= _twins(encoders[0][0], known, config, evaluate)
+    if config.training and not config.protocol.startswith("first:"):
+        scores |= trained_scores(config.training, known, folds, config.protocol)
     scores |= _controls(own or methods, known, evaluate, config)
     return {
         "protocol": config.protocol,
@@ -90,7 +95,7 @@ def decode(config: Decoding, manifest: Manifest) -> dict:
         "folds": {fold.name: _names(known, fold.test) for fold in folds},
         "seeds": config.seeds if encoders else 0,
         "scores": {name: {k: v.tolist() for k, v in each.items()} for name, each in scores.items()},
-        "comparisons": _comparisons(scores, closed, own),
+        "comparisons": [*_comparisons(scores, closed, own), *_of_training(scores, closed)],
     }
 
 
@@ -222,6 +227,19 @@ def _comparisons(scores: dict[str, Scores], closed: Sequence[str],
                 difference = compare(scores[method.label][score], scores[rival][score])
                 found.append({"method": method.label, "rival": rival, "score": score, **difference})
     return found
+
+
+def _of_training(scores: dict[str, Scores], closed: Sequence[str]) -> list[dict]:
+    """Of a fine-tuned encoder: against the same network from scratch and the best closed form."""
+    names = [name for name in (FINETUNED, LORA) if name in scores]
+    rivals = [name for name in closed if not name.endswith("*")]
+    best = best_of({name: scores[name]["balanced_accuracy"] for name in rivals})
+    return [
+        {"method": name, "rival": rival, "score": score,
+         **compare(scores[name][score], scores[rival][score])}
+        for name in names for rival in (SCRATCH, best)
+        for score in ("balanced_accuracy", "auroc")
+    ]  # fmt: skip
 
 
 def _check_pools(pools: Sequence[str], where: str) -> None:

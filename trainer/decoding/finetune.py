@@ -14,13 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from data.batches.batch import Batch
+from data.batches.chosen import ChosenWindows
+from data.batches.order import Block
+from data.batches.window_table import NO_LABEL, AddFields
 from data.errors import InputError
 from data.files import write_atomic
-from data.shards.manifest import Manifest
+from data.shards.manifest import Manifest, ShardEntry
 from model.config import ModelConfig
 from model.flops import training_flops
 from model.losses import LossTerms
@@ -28,18 +31,16 @@ from model.networks import Encoder
 from model.pooling import POOLS, by_channel
 from model.transformer import start_weights
 from trainer.checkpoints.lora import add_lora, merged
+from trainer.decoding.people import read_people, with_splits
 from trainer.decoding.reporting.report import report
 from trainer.decoding.task import ClassifyTask
-from trainer.decoding.windows import (
-    SPLITS,
-    Known,
-    weights_hash,
-)
+from trainer.decoding.windows import SPLITS, Known, Labelled, weights_hash
 from trainer.engine.optim import layered_groups
 from trainer.engine.task import BEST, Cost, Plan, Progress
 from trainer.ranks.ranks import Ranks, together
 
 WEIGHTS, ABOUT = "classifier.safetensors", "classifier.json"
+PROBABILITIES = "probabilities.safetensors"
 
 
 class Classifier(nn.Module):
@@ -69,6 +70,7 @@ class Classifier(nn.Module):
 
 class FinetuneTask(ClassifyTask):
     name = "finetune"
+    people: dict[str, set[int]] | None = None
 
     def check(self, manifest: Manifest, where: str) -> None:
         super().check(manifest, where)
@@ -76,13 +78,45 @@ class FinetuneTask(ClassifyTask):
         if POOLS[self.config.pool].places:
             self.channels = _channels(manifest, self.config.pool, where)
 
+    def read_labelled(self, manifest: Manifest, where: str) -> tuple[Labelled, list | None]:
+        self.people = read_people(self.config.people, manifest) if self.config.people else None
+        if self.people is None:
+            return super().read_labelled(manifest, where)
+        scored = [one for one in self.recordings(manifest) if one["split"] in ("val", "test")]
+        return Labelled.by_people(manifest, where, self.people), scored
+
+    def recordings(self, manifest: Manifest) -> Sequence[dict]:
+        if self.people is None:
+            return manifest.recordings
+        return with_splits(manifest, self.people)
+
+    def training(self, manifest: Manifest) -> Sequence[ShardEntry | Block]:
+        if self.people is None:
+            return super().training(manifest)
+        return self._chosen(manifest, None).blocks
+
+    def dataset(self, plan: Plan) -> ChosenWindows | None:
+        if self.people is None:
+            return None
+        return self._chosen(plan.manifest, self.prepare(plan))
+
+    def _chosen(self, manifest: Manifest, prepare: AddFields | None) -> ChosenWindows:
+        label = self.labelled.tables["train"].label
+        return ChosenWindows(manifest, np.flatnonzero(label != NO_LABEL), prepare)
+
+    def held_out(self, manifest: Manifest) -> Sequence[ShardEntry]:
+        return super().held_out(manifest) if self.people is None else manifest.shards
+
     def describe(self) -> dict:
         return {"model": self.model.as_dict()}
 
     def fixed(self) -> dict:
         start = "new" if self.config.from_scratch else weights_hash(self.encoder.encoder)
-        return {"encoder_sha256": start, "labels": self.labelled.names, "pool": self.config.pool,
-                "lora_rank": self.config.lora_rank}  # fmt: skip
+        found = {"encoder_sha256": start, "labels": self.labelled.names, "pool": self.config.pool,
+                 "lora_rank": self.config.lora_rank}  # fmt: skip
+        if self.people is not None:
+            found["people"] = {split: sorted(own) for split, own in self.people.items()}
+        return found
 
     def build_model(
         self, plan: Plan, fresh: bool = True, say: Callable[[str], None] = print
@@ -151,11 +185,21 @@ class FinetuneTask(ClassifyTask):
         model.load_state_dict(load_file(plan.run / BEST / WEIGHTS))
 
         def classes_of(held: Known) -> np.ndarray:
-            return logits_of(model.to(device).eval(), held.batches, device).argmax(1).numpy()
+            logits = logits_of(model.to(device).eval(), held.batches, device)
+            self._write_probabilities(plan.run, held, logits.softmax(1).numpy())
+            return logits.argmax(1).numpy()
 
         name = "LoRA" if self.config.lora_rank else "fine-tuned"
         name = "from scratch" if self.config.from_scratch else name
         return report(plan, self.labelled, name, classes_of, self.encoder.to(device).eval())
+
+    def _write_probabilities(self, run: Path, held: Known, found: np.ndarray) -> None:
+        """RUN/probabilities.safetensors: of the scored windows, with their classes and people."""
+        tensors = {
+            "probability": torch.from_numpy(found), "truth": torch.from_numpy(held.truth),
+            "person": torch.from_numpy(held.person), "window": torch.from_numpy(held.window),
+        }  # fmt: skip
+        write_atomic(run / PROBABILITIES, save(tensors))
 
 
 @torch.inference_mode()

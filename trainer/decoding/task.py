@@ -66,8 +66,15 @@ class ClassifyTask(Task):
     def check(self, manifest: Manifest, where: str) -> None:
         self.encoder, self.meta = load_model(self.config.init, need="encoder")
         self.model = from_dict(self.meta["model"])
-        check_encoder(self.config.init, self.model, self.meta.get("trained_on"), manifest, where)
-        self.labelled = Labelled.read(manifest, where)
+        self.labelled, scored = self.read_labelled(manifest, where)
+        check_encoder(
+            self.config.init, self.model, self.meta.get("trained_on"), manifest, where, scored
+        )
+
+    def read_labelled(self, manifest: Manifest, where: str) -> tuple[Labelled, list | None]:
+        """The labelled windows of the splits; and the held-out recordings where they are not those
+        of the folder's splits."""
+        return Labelled.read(manifest, where), None
 
     def prepare(self, plan: Plan) -> AddFields:
         return AddFields(self.labelled.tables["train"], ("label",))

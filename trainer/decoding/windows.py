@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -66,11 +66,30 @@ class Labelled:
     """Of train, val, and of test where there is one."""
     classes: tuple[int, ...]
     """The labels of the training windows, as numbers of `names.labels`."""
+    whole: bool = False
+    """True: each table is of all windows of the folder; those of other people have no label."""
 
     @classmethod
     def read(cls, manifest: Manifest, where: str) -> Labelled:
         there = [split for split in SPLITS if split != "test" or manifest.of_split(split)]
-        tables = WindowTable.read_all(manifest, there)
+        return cls._checked(WindowTable.read_all(manifest, there), where, False)
+
+    @classmethod
+    def by_people(cls, manifest: Manifest, where: str, people: dict[str, set[int]]) -> Labelled:
+        """With people (numbers of `names.people`) in the splits that `people` says, whatever the
+        folder's are."""
+        table = WindowTable.whole(manifest)
+        tables = {
+            split: replace(
+                table,
+                label=np.where(np.isin(table.person, sorted(own)), table.label, NO_LABEL),
+            )
+            for split, own in people.items()
+        }
+        return cls._checked(tables, where, True)
+
+    @classmethod
+    def _checked(cls, tables: dict[str, WindowTable], where: str, whole: bool) -> Labelled:
         train, seen = tables["train"], {}
         for split, table in tables.items():
             if not (table.label != NO_LABEL).any():
@@ -78,7 +97,7 @@ class Labelled:
                     f"{where}: no window of the split {split} has a label",
                     "pack with labels (label=, labels= or events= of a source), by more people",
                 )
-            for dataset, subject in _people(table):
+            for dataset, subject in _people(table, labelled=whole):
                 if (before := seen.setdefault((dataset, subject), split)) != split:
                     raise InputError(
                         f"{where}: {dataset} subject {subject} is in {before} and {split}",
@@ -98,7 +117,7 @@ class Labelled:
                     f"{where}: label {train.names.labels[strange[0]]} is in {split}, not in train",
                     f"train has {', '.join(names)}: pack more people, or leave that label out",
                 )
-        return cls(tables, tuple(classes))
+        return cls(tables, tuple(classes), whole)
 
     @property
     def scored(self) -> str:
@@ -118,7 +137,7 @@ class Labelled:
 
     def read_known(self, manifest: Manifest, split: str, windows: np.ndarray) -> Known:
         """The chosen windows of a split, with what is known of them."""
-        batches = list(read_windows(manifest, split, windows))
+        batches = list(read_windows(manifest, None if self.whole else split, windows))
         order = torch.cat([batch.window for batch in batches]).numpy()
         return Known(batches, order, *self.known(split, order))
 
@@ -142,8 +161,9 @@ class Labelled:
         return torch.tensor([total / len(self.classes) / counts[label] for label in self.classes])
 
 
-def _people(table: WindowTable) -> list[tuple[str, str]]:
-    return [table.names.people[number] for number in np.unique(table.person)]
+def _people(table: WindowTable, labelled: bool) -> list[tuple[str, str]]:
+    own = table.person[table.label != NO_LABEL] if labelled else table.person
+    return [table.names.people[number] for number in np.unique(own)]
 
 
 def check_encoder(
@@ -185,9 +205,12 @@ def check_encoder(
         )
 
 
-def read_windows(manifest: Manifest, split: str, windows: np.ndarray) -> Iterator[Batch]:
-    """The chosen windows of a split, `SIZE` at a time; InputError for one that is not finite."""
-    dataset = WindowDataset(manifest, manifest.of_split(split))
+def read_windows(manifest: Manifest, split: str | None, windows: np.ndarray) -> Iterator[Batch]:
+    """The chosen windows of a split, or of the whole folder, `SIZE` at a time; InputError for one
+    that is not finite."""
+    dataset = WindowDataset(
+        manifest, manifest.shards if split is None else manifest.of_split(split)
+    )
     for start in range(0, len(windows), SIZE):
         rows = windows[start : start + SIZE]
         yield from dataset.checked(Request(rows, rows))

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from data.batches.batch import Batch
+from data.batches.chosen import ChosenWindows
 from data.batches.order import Block
 from data.errors import InputError
 from data.files import read_text, write_atomic
@@ -36,7 +37,7 @@ from trainer.images.montage import filled_line
 from trainer.images.networks import begin, build_trunk, describe_trunk, encoder_of, whitening
 from trainer.images.selection import divide, held_concepts, parse_protocol
 from trainer.images.simulated import prepare_simulated
-from trainer.images.trials import TRAINING, AddPicture, ChosenTrials, Trials
+from trainer.images.trials import TRAINING, AddPicture, Trials
 from trainer.images.validation import after_refit, check_refit, last_counts, open_validation
 from trainer.ranks.ranks import Ranks, broadcast_object, together
 
@@ -117,7 +118,7 @@ class ImagesTask(Task):
         numbers = {name: number for number, name in enumerate(self.people, start=1)}
         return np.array([numbers.get(name, 0) for name in trials.subject.tolist()], np.int64)
 
-    def _chosen(self) -> ChosenTrials:
+    def _chosen(self) -> ChosenWindows:
         """The training trials, with what a batch needs to know of each."""
         trials, config = self.trials, self.config
         windows = int(sum(shard.samples for shard in trials.manifest.shards))
@@ -136,12 +137,12 @@ class ImagesTask(Task):
             image, person, config.seed, config.hidden, config.dropout, config.forget_person,
             trials.montage,
         )  # fmt: skip
-        return ChosenTrials(trials.manifest, trials.window[self.train], add)
+        return ChosenWindows(trials.manifest, trials.window[self.train], add)
 
     def training(self, manifest: Manifest) -> Sequence[Block]:
         return self._chosen().blocks
 
-    def dataset(self, plan: Plan) -> ChosenTrials:
+    def dataset(self, plan: Plan) -> ChosenWindows:
         return self._chosen()
 
     def held_out(self, manifest: Manifest) -> Sequence[ShardEntry]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
 
-from data.batches.batch import Batch, Prepare, Request
+from data.batches.batch import Batch
 from data.batches.local import WindowDataset
-from data.batches.order import Block, locate
 from data.batches.window_table import NO_LABEL, WindowTable
 from data.errors import InputError
-from data.shards.manifest import Manifest, ShardEntry
+from data.shards.manifest import Manifest
 from trainer.images.guards import names_of, refuse_block_designs
 from trainer.images.montage import ALL, CommonMontage
 
@@ -97,33 +95,6 @@ class Trials:
             for batch in dataset.checked(request):
                 rows = np.array([row_of[one] for one in batch.window.tolist()])
                 yield rows, self.montage(batch)
-
-
-class ChosenTrials:
-    """`TrainingWindows` of some windows of a folder, numbered 0, 1, ... in the folder's order."""
-
-    def __init__(self, manifest: Manifest, window: np.ndarray, prepare: Prepare | None = None):
-        self.manifest, self.window = manifest, np.sort(window)
-        self.all = WindowDataset(manifest, manifest.shards, prepare)
-        self.dataset_names, self.window_bytes = self.all.dataset_names, self.all.window_bytes
-        owners, _ = locate(self.all.starts, self.window)
-        self.blocks = tuple(
-            Block(
-                sum(1 for _ in own), shard.dataset, shard.montage, shard.channels,
-                shard.window_samples,
-            )
-            for shard, own in groupby(manifest.shards[owner] for owner in owners.tolist())
-        )  # fmt: skip
-        self.shards = tuple(manifest.shards[owner] for owner in sorted(set(owners.tolist())))
-
-    def __len__(self) -> int:
-        return len(self.window)
-
-    def __getitem__(self, request: Request) -> list[Batch]:
-        return self.all[Request(request.order_index, self.window[request.window])]
-
-    def name(self, window: int) -> tuple[ShardEntry, str]:
-        return self.all.name(window)
 
 
 @dataclass(frozen=True)
