@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from trainer.images.config import ImagesConfig, window_s
-from trainer.images.scoring.ridge import fit_ridge, unit
+from trainer.images.scoring.ridge import _solver, fit_ridge, unit
 from trainer.images.scoring.scores import (
     assigned,
     chance_p,
@@ -157,6 +157,14 @@ def test_ridge_is_fitted_again_on_all():
     centred = averages - averages.mean(0)
     expected = np.linalg.solve(centred.T @ centred + again.penalty * np.eye(30), centred.T @ wanted)
     np.testing.assert_allclose(again.weights, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("features", [20, 90])
+def test_both_forms_of_ridge_agree(features):
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((60, features)), rng.standard_normal((60, 3))
+    expected = np.linalg.solve(x.T @ x + 1.5 * np.eye(features), x.T @ y)
+    np.testing.assert_allclose(_solver(x, y)(1.5), expected, atol=1e-9)
 
 
 def test_ridge_finds_a_linear_map():

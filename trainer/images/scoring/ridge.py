@@ -2,12 +2,13 @@
 compared with.
 
 One map a person from all samples after onset, fitted on means over each training picture's repeats;
-the penalty is chosen by top-1 on the held-out concepts' pictures, repeats averaged alike. Seconds a
-person: the dual problem has as many unknowns as pictures.
+the penalty is chosen by top-1 on the held-out concepts' pictures, repeats averaged alike. Seconds
+to minutes a person: there are as many unknowns as pictures or samples, whichever are fewer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,13 +43,13 @@ def fit_ridge(
     with the penalty that they chose, fitted once more on all pictures."""
     mean = averages[~held].mean(0)
     train, chosen = averages[~held] - mean, averages[held] - mean
-    values, vectors = eigh(train @ train.T)
-    along = vectors.T @ embeddings[~held]
+    solve = _solver(train, embeddings[~held])
     shown = galleries(concept[held].tolist())
     best = None
     for share in PENALTIES:
-        penalty = share * values.mean()
-        weights = train.T @ (vectors @ (along / (values + penalty)[:, None]))
+        # Of the mean eigenvalue of the pictures' Gram matrix, whichever form is solved.
+        penalty = share * np.square(train).sum() / len(train)
+        weights = solve(penalty)
         scores = unit(chosen @ weights) @ embeddings[held].T
         reached = np.mean(
             [
@@ -61,9 +62,20 @@ def fit_ridge(
     if not refit:
         return best[1]
     mean = averages.mean(0)
-    values, vectors = eigh((averages - mean) @ (averages - mean).T)
-    along = vectors.T @ embeddings / (values + best[1].penalty)[:, None]
-    return Ridge((averages - mean).T @ (vectors @ along), mean, best[1].penalty)
+    return Ridge(_solver(averages - mean, embeddings)(best[1].penalty), mean, best[1].penalty)
+
+
+def _solver(x: np.ndarray, y: np.ndarray) -> Callable[[float], np.ndarray]:
+    """penalty -> (X'X + penalty)^-1 X'Y, from one decomposition of the smaller of X'X and XX'."""
+    wide = x.shape[1] > x.shape[0]
+    values, vectors = eigh(x @ x.T if wide else x.T @ x)
+    along = vectors.T @ (y if wide else x.T @ y)
+
+    def solve(penalty: float) -> np.ndarray:
+        found = vectors @ (along / (values + penalty)[:, None])
+        return x.T @ found if wide else found
+
+    return solve
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
