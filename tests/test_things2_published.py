@@ -14,9 +14,11 @@ from data.errors import InputError
 from data.pack import main as pack
 from data.shards.manifest import read_manifest
 from data.shards.readers import Readers
+from data.signals.profiles import get_profile
 from data.sources.things.from_things2_published import read_published
 from trainer.images.embeddings import ImageEmbeddings, write_embeddings
 
+PROFILE = get_profile("things2_published")
 CHANNELS = [
     "P7", "P5", "P3", "P1", "Pz", "P2", "P4", "P6", "P8", "PO7", "PO3", "POz", "PO4", "PO8", "O1",
     "Oz", "O2",
@@ -62,7 +64,7 @@ def published(tmp_path_factory):
 def pack_part(root, out, part, *words):
     split = "train" if part == "training" else "test"
     pack(["--source", f"things2-published:{root},part={part},split={split}", "--out", str(out),
-          "--profile", "things2_published", "--workers", "1", *words])  # fmt: skip
+          "--workers", "1", *words])  # fmt: skip
     return read_manifest(out)
 
 
@@ -77,7 +79,7 @@ def shards(published, tmp_path_factory):
 def test_both_ways_of_writing_give_the_same(published):
     for person, part in ((1, "training"), (2, "training"), (2, "test")):
         path = published / f"sub-{person:02d}/preprocessed_eeg_{part}.npy"
-        trials, channels, sfreq_hz = read_published(path)
+        trials, channels, sfreq_hz = read_published(path, PROFILE)
         np.testing.assert_array_equal(trials, content_of(part, person)["preprocessed_eeg_data"])
         assert (channels, sfreq_hz) == (CHANNELS, 250.0)
 
@@ -89,7 +91,7 @@ def test_large_arrays_are_mapped(tmp_path):
     path.write_bytes(
         pickle.dumps(content_of("test", 1, preprocessed_eeg_data=data, times=times), protocol=4)
     )
-    assert isinstance(read_published(path)[0], np.memmap)
+    assert isinstance(read_published(path, PROFILE)[0], np.memmap)
 
 
 def test_every_trial_keeps_its_picture(shards):
@@ -97,7 +99,7 @@ def test_every_trial_keeps_its_picture(shards):
     assert manifest.profile["sfreq_hz"] == 250
     entry = manifest.recordings[0]
     assert (entry["unit"], entry["reference"], entry["run"]) == (
-        "standardised", "as published", "training"
+        "whitened", "none: as published", "training"
     )  # fmt: skip
     assert entry["scale_uv"] is None
     source = {n: content_of("training", n)["preprocessed_eeg_data"] for n in (1, 2)}
@@ -207,7 +209,7 @@ def test_damaged_and_hostile_files(tmp_path, kind, capsys):
          "hostile": pickle.dumps({"preprocessed_eeg_data": Calls()}, protocol=4)}[kind]
     )  # fmt: skip
     with pytest.raises(InputError, match="not a dictionary of arrays"):
-        read_published(path)
+        read_published(path, PROFILE)
     assert "called" not in capsys.readouterr().out
 
 
