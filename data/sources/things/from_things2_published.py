@@ -86,7 +86,7 @@ class PublishedItem:
             channel_names=channels,
             positions_m=positions_of(channels, TEMPLATE, str(self.path)),
             unit=WHITENED,
-            source_files=self.source_files(),
+            source_files=[self.path],
             notes={
                 "positions_from": f"{TEMPLATE} by name",
                 "order": "unknown: onset_s counts the repeats of an image",
