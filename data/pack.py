@@ -21,7 +21,7 @@ import shutil
 
 from data.errors import InputError, few, run_command
 from data.files import make_folder
-from data.packing.assemble import collect, write_shards
+from data.packing.assemble import collect, pictures_of, write_shards
 from data.packing.finished import (
     item_entry,
     refuse_other_content,
@@ -192,6 +192,7 @@ def assemble(args, recipe, specs, profile, jobs, wishes, begun: dict, workers: i
             | {
                 "items": [item_entry(j.item, r) for j, r in zip(jobs, records, strict=True)],
                 "skipped": skipped,
+                **({"pictures": shown} if (shown := pictures_of(groups)) else {}),
             },
         )
         shutil.rmtree(folder)

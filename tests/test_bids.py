@@ -226,9 +226,9 @@ def things2(tmp_path) -> Path:
             things2_file(path, int(subject), part == "training")
     images = {}
     for part in ("train", "test"):
-        images[f"{part}_img_concepts"] = [f"{i:05d}_thing" for i in range(50)]
-        images[f"{part}_img_concepts_THINGS"] = [f"{i + 7:05d}_thing" for i in range(50)]
-        images[f"{part}_img_files"] = np.array([f"thing_{i:02d}.jpg" for i in range(50)])
+        images[f"{part}_img_concepts"] = [f"{i:05d}_thing{i}" for i in range(50)]
+        images[f"{part}_img_concepts_THINGS"] = [f"{i + 7:05d}_thing{i}" for i in range(50)]
+        images[f"{part}_img_files"] = np.array([f"thing{i}_01b.jpg" for i in range(50)])
     (tmp_path / "image_set").mkdir()
     np.save(tmp_path / "image_set/image_metadata.npy", images)
     return root
@@ -245,8 +245,8 @@ def test_things2_events_images_joins_and_volts(things2, tmp_path):
     shown = onsets[signal[6, onsets] != 99_999]
     assert [event.onset_s for event in recording.events] == list(shown / 1000)
     codes = signal[6, shown].astype(int)
-    assert [event.image for event in recording.events] == [f"thing_{c - 1:02d}.jpg" for c in codes]
-    assert [event.label for event in recording.events] == [f"{c + 6:05d}_thing" for c in codes]
+    assert [event.image for event in recording.events] == [f"thing{c - 1}_01b.jpg" for c in codes]
+    assert [event.label for event in recording.events] == [f"thing{c - 1}" for c in codes]
     assert spans_of(recording.raw) == [(0, 25_000), (25_000, 50_000)]
     assert windows.info["notes"]["joins"] == "1 found, 4 expected"
     assert pairs[0][1].info["notes"]["joins"] == "0 found, 0 expected"

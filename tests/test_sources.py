@@ -190,7 +190,7 @@ def test_things_events_and_images(shared_data):
     assert 50.0 in windows.info["filter"]["notch_hz"]
     first = windows.meta[0]
     assert first["image"] == "volleyball_08s.jpg"
-    assert first["label"] == 1767
+    assert first["label"] == "volleyball"
     raw = mne.io.read_raw(recording.source_files[0], verbose="error")
     onset = raw.annotations.onset[raw.annotations.description == "Event/E  1"][0]
     assert first["onset_s"] == pytest.approx(onset - 0.128, abs=1e-3)

@@ -8,15 +8,18 @@ import shutil
 
 import numpy as np
 import pytest
-from commands import python
+from commands import TINY, python
+from tiny import tiny_shards
 
 from data.errors import InputError
 from data.pack import main as pack
 from data.shards.manifest import read_manifest
 from data.shards.readers import Readers
+from data.signals.profiles import get_profile
 from data.sources.things.from_things2_published import read_published
 from trainer.images.embeddings import ImageEmbeddings, write_embeddings
 
+PROFILE = get_profile("things2_published")
 CHANNELS = [
     "P7", "P5", "P3", "P1", "Pz", "P2", "P4", "P6", "P8", "PO7", "PO3", "POz", "PO4", "PO8", "O1",
     "Oz", "O2",
@@ -62,7 +65,7 @@ def published(tmp_path_factory):
 def pack_part(root, out, part, *words):
     split = "train" if part == "training" else "test"
     pack(["--source", f"things2-published:{root},part={part},split={split}", "--out", str(out),
-          "--profile", "things2_published", "--workers", "1", *words])  # fmt: skip
+          "--workers", "1", *words])  # fmt: skip
     return read_manifest(out)
 
 
@@ -77,7 +80,7 @@ def shards(published, tmp_path_factory):
 def test_both_ways_of_writing_give_the_same(published):
     for person, part in ((1, "training"), (2, "training"), (2, "test")):
         path = published / f"sub-{person:02d}/preprocessed_eeg_{part}.npy"
-        trials, channels, sfreq_hz = read_published(path)
+        trials, channels, sfreq_hz = read_published(path, PROFILE)
         np.testing.assert_array_equal(trials, content_of(part, person)["preprocessed_eeg_data"])
         assert (channels, sfreq_hz) == (CHANNELS, 250.0)
 
@@ -89,7 +92,7 @@ def test_large_arrays_are_mapped(tmp_path):
     path.write_bytes(
         pickle.dumps(content_of("test", 1, preprocessed_eeg_data=data, times=times), protocol=4)
     )
-    assert isinstance(read_published(path)[0], np.memmap)
+    assert isinstance(read_published(path, PROFILE)[0], np.memmap)
 
 
 def test_every_trial_keeps_its_picture(shards):
@@ -97,7 +100,7 @@ def test_every_trial_keeps_its_picture(shards):
     assert manifest.profile["sfreq_hz"] == 250
     entry = manifest.recordings[0]
     assert (entry["unit"], entry["reference"], entry["run"]) == (
-        "standardised", "as published", "training"
+        "whitened", "none: as published", "training"
     )  # fmt: skip
     assert entry["scale_uv"] is None
     source = {n: content_of("training", n)["preprocessed_eeg_data"] for n in (1, 2)}
@@ -128,6 +131,108 @@ def embeddings_at(path):
         ),
     )  # fmt: skip
     return path
+
+
+def test_a_part_is_one_recording_on_one_scale(shards):
+    for part, (images, repeats, channels, samples) in SHAPES.items():
+        manifest = read_manifest(shards / part)
+        assert len(manifest.recordings) == 2  # people
+        for entry in manifest.recordings:
+            assert (entry["windows"], entry["dropped"]) == (images * repeats, {})
+            assert (entry["session"], entry["dataset"]) == ("published", "THINGS-EEG2")
+            assert list(entry["source_sha256"]) == [f"preprocessed_eeg_{part}.npy"]
+            assert entry["scale"] == pytest.approx(1, rel=0.05)  # of Gaussian numbers
+        assert {shard.window_samples for shard in manifest.shards} == {samples}
+        assert {shard.channels for shard in manifest.shards} == {channels}
+        named = manifest.raw["source"]["pictures"]
+        assert sum(map(len, named.values())) == images
+
+
+def test_loud_channels_and_trials_are_kept(published, tmp_path):
+    """Whitening mixed the channels: none is judged by its size. What is not finite goes."""
+    shutil.copytree(published, tmp_path / "raw")
+    content = content_of("test", 1)
+    content["preprocessed_eeg_data"][:, :, 5] *= 100
+    content["preprocessed_eeg_data"][2, 3] *= 1e4
+    content["preprocessed_eeg_data"][4, 1, 0, 0] = np.nan
+    path = tmp_path / "raw/sub-01/preprocessed_eeg_test.npy"
+    path.write_bytes(pickle.dumps(content, protocol=4))
+    manifest = pack_part(tmp_path / "raw", tmp_path / "out", "test")
+    entry = manifest.recordings[0]
+    assert (entry["windows"], entry["dropped"]) == (23, {"non-finite samples": 1})
+    assert entry["bad_channels"] == {}
+
+
+@pytest.mark.parametrize("before", [0, 50, 75])
+def test_trials_are_cut_by_their_own_times(tmp_path, before):
+    """Whatever a file keeps before onset: windows begin at onset."""
+    times = (np.arange(250 + before) - before) / 250
+    data = np.broadcast_to(times, (2, 2, 17, len(times)))
+    path = tmp_path / "preprocessed_eeg_test.npy"
+    np.save(path, content_of("test", 1, preprocessed_eeg_data=data, times=times))
+    trials, _, _ = read_published(path, PROFILE)
+    np.testing.assert_allclose(trials[1, 1, 3], np.arange(250) / 250)
+
+
+def test_arrays_at_100_hz_have_a_profile(published, tmp_path):
+    """The first authors' release: 100 Hz from 200 ms before onset."""
+    shutil.copytree(published, tmp_path / "raw")
+    times = (np.arange(100) - 20) / 100
+    for person in (1, 2):
+        rng = np.random.default_rng(person)
+        content = content_of("test", 1, preprocessed_eeg_data=rng.standard_normal((6, 4, 17, 100)))
+        path = tmp_path / f"raw/sub-{person:02d}/preprocessed_eeg_test.npy"
+        np.save(path, {**content, "times": times})
+    with pytest.raises(InputError, match=r"100 Hz from -0\.2 to 0\.79 s") as caught:
+        pack_part(tmp_path / "raw", tmp_path / "out", "test")
+    assert caught.value.remedy == "add --profile things2_published_100"
+    manifest = pack_part(
+        tmp_path / "raw", tmp_path / "hundred", "test", "--profile", "things2_published_100"
+    )
+    assert manifest.profile["event_tmin_s"] == -0.2
+    assert {shard.window_samples for shard in manifest.shards} == {100}
+
+
+def test_one_person_has_not_seen_the_test(published, tmp_path):
+    """The names of the pictures are one file, in both parts: no recording that was trained on."""
+    embeddings_at(tmp_path / "embeddings")
+    for part in SHAPES:
+        split = "train" if part == "training" else "test"
+        source = f"things2-published:{published},part={part},split={split},subjects=1"
+        pack(["--source", source, "--out", str(tmp_path / part), "--workers", "1"])
+    python(
+        "trainer/eeg2image.py", "--shards", tmp_path / "training", "--images",
+        tmp_path / "embeddings", "--run", tmp_path / "run", "--trunk", "flat", "--steps", 2,
+        "--global_batch", 8, "--eval_every", 2, "--hidden", 8, "--projected", 8, "--val_concepts",
+        2, "--workers", 1,
+    )  # fmt: skip
+    output = python("trainer/eval_eeg2image.py", tmp_path / "run", "--out", tmp_path / "report")
+    assert "SAW THE TEST" not in output
+    assert "The trials were published whitened" in output
+    assert "what comes before onset: these trials hold nothing of it" in output
+    assert "by people's names alone" not in output
+
+
+def test_an_encoder_for_volts_is_refused(shards, tmp_path):
+    """With the command that packs what it can read; also where the rates are the same."""
+    embeddings_at(tmp_path / "embeddings")
+    profile = get_profile("default").as_dict()
+    for rate_hz in (200.0, 250.0):
+        data = tiny_shards(
+            tmp_path / f"{rate_hz:g}", train=(8,), val=(4,), test=(4,),
+            profile={**profile, "name": "other", "sfreq_hz": rate_hz},
+        )  # fmt: skip
+        run = tmp_path / f"encoder{rate_hz:g}"
+        python("trainer/pretrain.py", "--shards", data, "--run", run, *TINY, "--steps", 1,
+               "--global_batch", 4, "--micro_batch", 4, "--precision", "fp32")  # fmt: skip
+        output = python(
+            "trainer/eeg2image.py", "--shards", shards / "training", "--images",
+            tmp_path / "embeddings", "--run", tmp_path / "run", "--trunk", "encoder", "--init", run,
+            "--val_concepts", 2, fails=True,
+        )  # fmt: skip
+        assert "published whitened, at 250 Hz and without a unit" in output
+        assert f"reads volts, at {rate_hz:g} Hz" in output
+        assert "data/pack.py --source things2:FOLDER,parts=training --profile other" in output
 
 
 def test_retrieval_reads_them(shards, tmp_path):
@@ -207,7 +312,7 @@ def test_damaged_and_hostile_files(tmp_path, kind, capsys):
          "hostile": pickle.dumps({"preprocessed_eeg_data": Calls()}, protocol=4)}[kind]
     )  # fmt: skip
     with pytest.raises(InputError, match="not a dictionary of arrays"):
-        read_published(path)
+        read_published(path, PROFILE)
     assert "called" not in capsys.readouterr().out
 
 
@@ -218,6 +323,7 @@ def test_damaged_and_hostile_files(tmp_path, kind, capsys):
         (",part=tests", "things2_published", "did you mean|part= is"),
         (",part=test", "default", "filtered, cut and whitened already"),
         (",part=test,subjects=9", "things2_published", "9"),
+        (",part=test", "eeg2meg", "filtered, cut and whitened already"),
     ],
 )
 def test_wrong_words(published, tmp_path, options, profile, message):

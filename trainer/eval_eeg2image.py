@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
         markdown,
         missing,
         name_of,
+        notes_of,
+        saw_the_test,
         warnings_of,
     )
     from trainer.images.scoring.retrieval import Scored, row_of
@@ -81,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
         row = row_of(name_of(run, one.about), _score(one, queries, candidates), queries, control)
         more = torch.cat([candidates, other_pictures(queries, embeddings, layer)])
         row["among"] = {"pictures": len(more), "top": one.among(queries, more, queries.truth)}
+        row["saw"] = bool(saw_the_test(one.about, queries))
         rows.append(row)
     candidates = candidates_of(queries, embeddings, first["run"]["layer"])
     own = _score(runs[0], queries, candidates)
@@ -94,8 +97,9 @@ def main(argv: list[str] | None = None) -> None:
     report = {
         "protocol": first["split"]["protocol"], "people": first["split"]["tested"],
         "candidates": len(queries.images), "repeats": queries.repeats,
-        "warnings": warnings_of(runs, queries), "ridge_penalties": penalties, "rows": rows,
-        "comparisons": compared(rows), "missing": missing(runs),
+        "warnings": warnings_of(runs, queries), "notes": notes_of(runs, queries),
+        "ridge_penalties": penalties, "rows": rows, "comparisons": compared(rows),
+        "missing": missing(runs),
     }  # fmt: skip
     figure_of(report).savefig(arguments.out / "report.png", dpi=120)
     text = markdown(report)

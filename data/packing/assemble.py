@@ -96,6 +96,18 @@ def collect(
     return recordings, dict(sorted(montages.items())), groups
 
 
+def pictures_of(groups: dict[Group, list[Source]]) -> dict[str, list[str]]:
+    """{label: names}, sorted: the pictures that windows show, for the manifest; from it a trainer
+    knows what is tested without opening a window. Empty where windows name none."""
+    found: dict[str, set[str]] = {}
+    for source in (source for sources in groups.values() for source in sources):
+        for meta in source.metas:
+            label = meta.get("label", source.label)
+            if meta.get("image") is not None and label is not None:
+                found.setdefault(str(label), set()).add(str(meta["image"]))
+    return {label: sorted(names) for label, names in sorted(found.items())}
+
+
 def write_shards(
     out: Path, groups: dict[Group, list[Source]], seed: int, shard_mb: float, workers: int = 1
 ) -> list[ShardEntry]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from data.errors import InputError
 from data.packing.recipe import ORIGINAL, Recipe, check, read_recipe
 from data.signals.profiles import PROFILES, SCALES
-from data.sources.kinds import KINDS, PAIRED
+from data.sources.kinds import KINDS
+from data.sources.kinds import PROFILES as OWN_PROFILES
 from data.sources.spec import parse_spec
 from data.subjects.benchmarks import benchmark_names
 
@@ -60,8 +61,9 @@ def resolve(args: argparse.Namespace) -> Recipe:
         raise InputError("--source and --recipe are both given", "give one of them")
     recipe = Recipe(tuple(args.source)) if args.source else read_recipe(args.recipe or ORIGINAL)
     given = {key: getattr(args, key) for key in OVER_RECIPE}
-    if args.source and all(parse_spec(source).kind in PAIRED for source in args.source):
-        given["profile"] = given["profile"] or "eeg2meg"
+    usual = {OWN_PROFILES.get(parse_spec(source).kind) for source in args.source or ()}
+    if len(usual) == 1:
+        given["profile"] = given["profile"] or usual.pop()
     given["reserve"] = tuple(dict.fromkeys((*recipe.reserve, *(args.reserve or ()))))
     return check(replace(recipe, **{key: v for key, v in given.items() if v is not None}))
 

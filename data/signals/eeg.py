@@ -29,10 +29,11 @@ from data.signals.cutting import Stretches, WindowCutter
 from data.signals.filtering import BandPass, measure_mains
 from data.signals.profiles import Profile
 from data.signals.reading import SpanReader, in_one_piece
-from data.signals.recording import Recording, Windows
+from data.signals.recording import WHITENED, Recording, Windows
 from data.signals.segments import make_segment_windows
 from data.signals.session_scale import amplitudes_of
 from data.signals.spans import bad_intervals, long_enough, spans_of
+from data.signals.whitened import make_whitened_windows
 from data.spacing import evenly
 
 MAINS_S, MAINS_CHANNELS = 60.0, 16
@@ -56,7 +57,8 @@ def make_windows(recording: Recording, profile: Profile, fewest: int = FEWEST) -
     FEWEST they stay at their own reference.
     """
     if recording.segments is not None:
-        windows = make_segment_windows(recording, profile, where_of(recording))
+        make = make_whitened_windows if recording.unit == WHITENED else make_segment_windows
+        windows = make(recording, profile, where_of(recording))
         windows.info["source_sha256"] = source_hashes(recording)
         return windows
     return _continuous(recording, profile, fewest)

@@ -7,7 +7,8 @@ has the rate, band and length of the DreamDiffusion line (1000 Hz, 512 samples, 
 its shapes can be had.
 Those called `eeg2meg` keep MEG beside the EEG, for recordings that hold both: 1-40 Hz at 250 Hz;
 `_wide` 0.1-100 Hz; `_200` the rate and band of `default`, so that an encoder pretrained on it fits.
-`things2_published` packs pre-processed arrays as they are, at their 250 Hz.
+`things2_published` packs pre-processed arrays as they are, at 250 Hz from onset on; `_100` those at
+100 Hz from 0.2 s before it. Their bands are the amplifier's.
 The coils that track the head (293-328 Hz) are filtered out in all of them.
 """
 
@@ -116,6 +117,11 @@ PROFILES = {
         name="things2_published", sfreq_hz=250.0, window_samples=250, l_freq_hz=0.1,
         h_freq_hz=100.0, event_tmin_s=0.0, event_samples=250, reference="own",
         segment_start=0, segment_stop=250, segment_samples=250, segment_stretch=False,
+    ),
+    "things2_published_100": Profile(
+        name="things2_published_100", sfreq_hz=100.0, window_samples=100, l_freq_hz=0.1,
+        h_freq_hz=49.0, event_tmin_s=-0.2, event_samples=100, reference="own",
+        segment_start=0, segment_stop=100, segment_samples=100, segment_stretch=False,
     ),
 }  # fmt: skip
 

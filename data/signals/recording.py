@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from data.shards.sensors import MegSensors
 
+WHITENED = "whitened"
+"""A unit: channels were mixed until their noise was white (data/signals/whitened.py)."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -57,13 +60,14 @@ class Recording:
     raw: mne.io.BaseRaw | None = None
     events: list[Event] | None = None
     """None: continuous windows. A list: one window for each event."""
-    segments: list[np.ndarray] | None = None
+    segments: list[np.ndarray] | np.ndarray | None = None
+    """WHITENED ones are one array `[n, C, L]`, which may be mapped."""
     segment_meta: list[dict] | None = None
     segment_sfreq_hz: float | None = None
     channel_names: list[str] | None = None
     positions_m: np.ndarray | None = None
     unit: str = "V"
-    """"V", or "standardised" where the source gives no physical unit."""
+    """"V"; where the source gives no physical unit "standardised", or WHITENED."""
     mains_hz: float | None = None
     """50 or 60 where the country is known; None: measured from the spectrum."""
     montage: str | None = None

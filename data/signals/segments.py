@@ -52,8 +52,7 @@ def make_segment_windows(recording: Recording, profile: Profile, where: str) -> 
             "the file is damaged, or holds no EEG: download it again",
         )
     data = data[:, good]
-    if profile.reference == "average":
-        data -= data.mean(axis=1, keepdims=True)
+    data -= data.mean(axis=1, keepdims=True)
     scale = float(robust_amplitude(data)) if data.size else None
     kept = np.ones(len(data), bool)
     amplitudes = None
@@ -70,7 +69,6 @@ def make_segment_windows(recording: Recording, profile: Profile, where: str) -> 
     data = data[kept].astype(np.float16)
     notes = dict(recording.notes)
     positions_from = notes.pop("positions_from", "the source")
-    filtered_by = notes.pop("filtered_by", "none: the published files are band-passed (5-95 Hz)")
     used_s = (profile.segment_stop - profile.segment_start) / recording.segment_sfreq_hz
     if not profile.segment_stretch:
         used_s = profile.segment_samples / profile.sfreq_hz
@@ -85,10 +83,8 @@ def make_segment_windows(recording: Recording, profile: Profile, where: str) -> 
             "scale": scale,
             "unit": recording.unit,
             "mains_hz": None,
-            "filter": {"kind": filtered_by},
-            "reference": "average of the standardised channels"
-            if profile.reference == "average"
-            else "as published",
+            "filter": {"kind": "none: the published files are band-passed (5-95 Hz)"},
+            "reference": "average of the standardised channels",
             "positions_from": positions_from,
             "bad_channels": {names[index]: reason for index, reason in bad.items()},
             "left_out": {},

@@ -161,9 +161,9 @@ KINDS = {
         },
     ),
 }
-PAIRED = ("simulated-pairs",)
-"""Kinds that are packed with MEG unless --profile says otherwise."""
-WITHOUT_TARGET = ("simulated", "simulated-images", *PAIRED)
+PROFILES = {"simulated-pairs": "eeg2meg", "things2-published": "things2_published"}
+"""How kinds are packed unless --profile says otherwise."""
+WITHOUT_TARGET = ("simulated", "simulated-images", "simulated-pairs")
 """Kinds after which nothing need follow."""
 FROM_FILES = ("raw", "bids", "things", "things2", "things2-published", "vc")
 """Kinds whose target is a path."""

@@ -37,7 +37,9 @@ class ImagesConfig(RunConfig):
     window_ms: str = option("0-800", "what the trunk reads, FROM-TO after onset")
     before_onset: bool = option(False, "a control: read what comes before the picture instead")
     drop_test_concepts: str = option(
-        "", "leave out trials of these concepts: a list, or the folder of the test pictures"
+        "",
+        "leave out trials of what is tested: the folder of test trials (its manifest is read), "
+        "that of their pictures, or a list of concepts",
     )
     channels: str = option("all", "all that any recording has, posterior (17), or names as O1+O2")
     val_concepts: int = option(0, "concepts that choose the step; 0: 200, of few a seventh")

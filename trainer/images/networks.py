@@ -8,6 +8,7 @@ from torch import nn
 
 from data.errors import InputError
 from data.shards.manifest import Manifest
+from data.subjects.trained_on import subjects_of
 from model.config import ModelConfig, from_dict
 from model.images.encoder_trunk import EncoderTrunk
 from model.images.trunks import ConvTrunk, FlatTrunk
@@ -15,6 +16,7 @@ from model.networks import Encoder
 from trainer.checkpoints.lora import add_lora
 from trainer.checkpoints.weights import load_model
 from trainer.images.config import ImagesConfig, window_s
+from trainer.images.guards import refuse_whitened
 from trainer.images.trials import Trials
 
 WHITENING_TRIALS = 8192
@@ -22,21 +24,25 @@ LEAST_VARIANCE = 1e-6
 """Of the largest: below, a direction is the average reference's, and is left out."""
 
 
-def encoder_of(config: ImagesConfig, manifest: Manifest, where: str) -> Encoder | None:
-    """The encoder of --init. InputError where it cannot take the folder's trials."""
+def encoder_of(
+    config: ImagesConfig, manifest: Manifest, where: str
+) -> tuple[Encoder | None, dict[str, list[str]]]:
+    """The encoder of --init, and the people that it was trained on by data set, of whom a twin
+    knows nobody. InputError where it cannot take the folder's trials."""
     if config.trunk != "encoder":
-        return None
+        return None, {}
     model, meta = load_model(config.init, need="encoder")
     rate_hz = manifest.profile["sfreq_hz"]
     if from_dict(meta["model"]).tokens != "channel":
         raise InputError(f"{config.init}: its tokens mix channels", "give one of channel tokens")
+    refuse_whitened(manifest, where, str(config.init), meta["signal"])
     if from_dict(meta["model"]).sfreq_hz != rate_hz:
         raise InputError(
             f"the encoder {config.init} reads {meta['model']['sfreq_hz']:g} Hz, {where} holds "
             f"{rate_hz:g} Hz",
             "pack the raw recordings with the encoder's --profile",
         )
-    return model.encoder
+    return model.encoder, {} if config.from_scratch else subjects_of(meta["trained_on"])
 
 
 def describe_trunk(

@@ -32,7 +32,7 @@ from trainer.engine.optim import layered_groups
 from trainer.engine.task import BEST, Cost, Plan, Progress, Task
 from trainer.images.config import ImagesConfig
 from trainer.images.embeddings import read_embeddings
-from trainer.images.guards import concepts_in
+from trainer.images.guards import pictures_like, what_is_tested
 from trainer.images.montage import filled_line
 from trainer.images.networks import begin, build_trunk, describe_trunk, encoder_of, whitening
 from trainer.images.selection import divide, held_concepts, parse_protocol
@@ -76,11 +76,18 @@ class ImagesTask(Task):
 
     def check(self, manifest: Manifest, where: str) -> None:
         config = self.config
-        self.trials = Trials.read(manifest, where, TRAINING, config.channels)
+        embeddings = read_embeddings(config.images)
+        self.embeddings_about = embeddings.about
+        everything = Trials.read(manifest, where, TRAINING, config.channels)
+        tested = what_is_tested(config.drop_test_concepts)
+        content = dict(zip(embeddings.images, embeddings.sha256, strict=True))
+        self.left_out = {
+            "dropped_concepts": sorted(tested.concepts),
+            "dropped_pictures": pictures_like(tested.pictures, everything.images, content),
+        }
+        self.trials = everything.without(*self.left_out.values())
+        self.dropped = len(everything.window) - len(self.trials.window)
         trials, concepts = self.trials, self.trials.concept_of_image()
-        drop = config.drop_test_concepts
-        self.dropped_concepts = sorted(concepts_in(drop)) if drop else []
-        self.dropped = np.flatnonzero(np.isin(trials.concept_names(), self.dropped_concepts))
         self.protocol = parse_protocol(config.protocol, trials.people)
         known = len(set(concepts.tolist()))
         wanted = config.val_concepts or min(VAL_CONCEPTS, max(2, known // VAL_SHARE))
@@ -88,22 +95,18 @@ class ImagesTask(Task):
         self.train, self.validation = divide(
             self.protocol, trials.subject.tolist(), trials.concept.tolist(), held
         )
-        self.train = np.setdiff1d(self.train, self.dropped)
-        self.validation = np.setdiff1d(self.validation, self.dropped)
         if config.refit:
             self.train = np.union1d(self.train, self.validation)
         for rows, what in ((self.train, "training"), (self.validation, "validation")):
             if not len(rows):
                 raise InputError(f"{where}: no {what} trials of {config.protocol}", "pack more")
-        embeddings = read_embeddings(config.images)
-        self.embeddings_about = embeddings.about
         rows = embeddings.rows_of(trials.images, where)
         found = torch.from_numpy(embeddings.layer(config.layer or None)[rows])
         self.trained_images = np.unique(trials.image[self.train])
         self.mean = found[self.trained_images].mean(0)
         self.table = centred(found, self.mean)
         self.people = list(self.protocol.trained) if not self.protocol.left_out else []
-        self.encoder = encoder_of(config, manifest, where)
+        self.encoder, self.encoder_people = encoder_of(config, manifest, where)
         self.trunk = describe_trunk(config, self.trials, where, len(self.people), self.encoder)
 
     def recordings(self, manifest: Manifest) -> list[dict]:
@@ -162,7 +165,7 @@ class ImagesTask(Task):
                 "trained": self.protocol.trained,
                 "training_trials": len(self.train), "validation_trials": len(self.validation),
                 "training_pictures": len(self.trained_images),
-                "dropped_trials": len(self.dropped),
+                "dropped_trials": self.dropped,
                 "filled_channels": self.trials.montage.filled(self.trials.manifest),
             },
         }  # fmt: skip
@@ -188,9 +191,7 @@ class ImagesTask(Task):
         permuted = ", PICTURES PERMUTED (a control)" * self.config.permute
         filled = filled_line(self.trials.montage.filled(self.trials.manifest))
         filled = f"\nchannels that were filled by a spherical spline: {filled}" * bool(filled)
-        dropped = f"; {len(self.dropped)} trials of test concepts left out" * bool(
-            len(self.dropped)
-        )
+        dropped = f"; {self.dropped} trials of test concepts left out" * bool(self.dropped)
         return (
             f"{self.config.trunk} trunk, {trained / 1e6:.2f} M parameters trained, "
             f"{self.config.protocol}{permuted}\n"
@@ -274,7 +275,7 @@ class ImagesTask(Task):
         about = {
             **self.describe(), "reached": reached, "trained_on": plan.trained_on,
             "signal": plan.manifest.profile, "run": self.config.as_dict(),
-            "dropped_concepts": self.dropped_concepts,
+            **self.left_out, "encoder_people": self.encoder_people,
             "held_concepts": sorted(set(self.trials.concept[self.validation].tolist())),
         }  # fmt: skip
         write_atomic(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())

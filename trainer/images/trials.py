@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from data.batches.batch import Batch
 from data.batches.local import WindowDataset
 from data.batches.window_table import NO_LABEL, WindowTable
 from data.errors import InputError
-from data.shards.manifest import Manifest
+from data.shards.manifest import Manifest, read_manifest
 from trainer.images.guards import names_of, refuse_block_designs
 from trainer.images.montage import ALL, CommonMontage
 
@@ -72,9 +72,40 @@ class Trials:
     def people(self) -> list[str]:
         return sorted(set(self.subject.tolist()))
 
+    @property
+    def order(self) -> np.ndarray:
+        """int64 `[n]`: places in the order of recording, of a person's trials."""
+        found = np.empty(len(self.window), np.int64)
+        found[np.lexsort((self.onset_s, self.recording))] = np.arange(len(self.window))
+        return found
+
+    def chosen(self, which: np.ndarray) -> Trials:
+        """Some trials, bool `[n]`; `images` are those that they show."""
+        images = np.unique(self.image[which])
+        return replace(
+            self, window=self.window[which], subject=self.subject[which],
+            concept=self.concept[which], image=np.searchsorted(images, self.image[which]),
+            onset_s=self.onset_s[which], recording=self.recording[which],
+            images=tuple(self.images[one] for one in images),
+        )  # fmt: skip
+
+    def without(self, concepts: Iterable[str], pictures: Iterable[str]) -> Trials:
+        """The trials that show none of these concepts and pictures, by name."""
+        left_out = np.isin(self.concept_names(), list(concepts))
+        left_out |= np.isin(self.images, list(pictures))[self.image]
+        return self.chosen(~left_out) if left_out.any() else self
+
     def concept_names(self) -> np.ndarray:
         """Concepts by name `[n]`, as other data sets write them."""
         return names_of(self.concept, self.image, self.images)
+
+    @classmethod
+    def trained(cls, about: dict) -> Trials:
+        """The training trials of a run, by its retriever.json: all people's, without what it left
+        out."""
+        shards = about["run"]["shards"]
+        found = cls.read(read_manifest(shards), shards, TRAINING, about["model"]["montage"])
+        return found.without(about["dropped_concepts"], about.get("dropped_pictures", ()))
 
     def concept_of_image(self) -> np.ndarray:
         """Concepts `[images]`, of text; InputError where a picture has two."""

@@ -27,7 +27,7 @@ def open_validation(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """What scores an engine's module on the trials `rows`, the first `repeats` of each query.
     person int64: of all trials, as the network numbers them; table fp32 `[images, E]`."""
-    order = places(_pair(trials, rows), trials.onset_s[rows])
+    order = places(_pair(trials, rows), trials.order[rows])
     rows = rows[order < repeats]
     with together(ranks):
         mine = list(trials.read_trials(rows[ranks.rank :: ranks.world]))

@@ -13,6 +13,7 @@ import pickletools
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -24,6 +25,8 @@ SCALAR_MAKERS = {"numpy.core.multiarray scalar", "numpy._core.multiarray scalar"
 KNOWN = {*ARRAY_MAKERS, *SCALAR_MAKERS, "numpy ndarray", "numpy dtype"}
 PLAIN_DTYPE = re.compile(r"[biufUSO]\d*")
 MARK = object()
+DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError, TokenError)
+"""What a damaged file makes its reader raise; the last, NumPy's reader of headers."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def read_dictionary(path: Path) -> dict:
             value = _Follower(path, file).run()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", "check the path") from None
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         raise InputError(
             f"{path}: not a dictionary of arrays as np.save or pickle.dump writes it "
             f"({error or type(error).__name__})",

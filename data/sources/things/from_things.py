@@ -5,7 +5,8 @@
     things:/data/ds003825,events=0          continuous windows instead of one per image
 
 50 people saw 22,248 images in rapid series of ten a second; `Event/E  1` is the onset of one. Image
-names come from the events table where it has one row for each event, and are left out otherwise.
+names come from the events table where it has one row for each event, and are left out otherwise;
+labels are the concepts that they name.
 At ten images a second the windows of neighbouring events overlap. Mains is 50 Hz (Sydney).
 """
 
@@ -23,6 +24,7 @@ from data.sources.formats.opening import read_raw
 from data.sources.formats.recording_files import check_own_signal, files_of
 from data.sources.items import files_by_person, signed
 from data.sources.spec import EventChoice, Spec
+from data.sources.things.image_names import concept_of
 
 DATASET = "THINGS-EEG"
 IMAGE_ON = "Event/E 1"
@@ -90,17 +92,14 @@ def list_items(spec: Spec, profile: Profile) -> list[ThingsItem]:
 
 
 def name_images(events: list[Event], rows: list[dict]) -> list[Event]:
-    """Give the events their image's name and object number, if there is one row for each event."""
+    """Give the events their image's name and concept, if there is one row for each event."""
     if len(rows) != len(events):
         return [Event(event.onset_s) for event in events]
+    names = [row.get("stimname") or None for row in rows]
     return [
-        Event(event.onset_s, _whole(row.get("objectnumber")), row.get("stimname") or None)
-        for event, row in zip(events, rows, strict=True)
+        Event(event.onset_s, concept_of(name) if name else None, name)
+        for event, name in zip(events, names, strict=True)
     ]
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text and text.lstrip("-").isdecimal() else None
 
 
 def _table(header: Path) -> list[dict]:

@@ -8,7 +8,8 @@
 test images (80 times each), one every 200 ms, so that windows of neighbouring events overlap. The
 files are `sub-XX/ses-YY/raw_eeg_{training,test}.npy`, in volts; they are mapped, never unpickled.
 Images are named where `image_metadata.npy` lies in the folder, or in one of the two above it or
-their `image_set`; trials of the target (Buzz) are left out. Mains is 50 Hz (Berlin).
+their `image_set`; labels are concepts, without the numbers that each part counts for itself. Trials
+of the target (Buzz) are left out. Mains is 50 Hz (Berlin).
 
 A training file is five recordings joined end to end, without a mark. The joins are found where,
 away from all images, the channels jump together; the manifest's notes say how many were found.
@@ -30,6 +31,7 @@ from data.signals.recording import Event, Recording
 from data.sources.formats.numpy_files import read_dictionary
 from data.sources.items import files_by_person, signed
 from data.sources.spec import Spec
+from data.sources.things.image_names import concept_of
 
 DATASET = "THINGS-EEG2"
 TARGET = 99_999
@@ -187,4 +189,4 @@ def image_names(metadata: Path, part: str) -> dict[int, tuple[str, str]]:
             f"{metadata}: no {part}_img_concepts and {part}_img_files of one length",
             "download it again, or remove it: images are then known by their numbers",
         ) from None
-    return {number: (str(c), str(f)) for number, (c, f) in enumerate(pairs, start=1)}
+    return {number: (concept_of(str(c)), str(f)) for number, (c, f) in enumerate(pairs, start=1)}

@@ -1,14 +1,16 @@
 """The pre-processed arrays of THINGS-EEG2, as NICE, ATM and others publish and read them.
 
-    things2-published:/data/Preprocessed_data_250Hz,part=training    (--profile things2_published)
+    things2-published:/data/Preprocessed_data_250Hz,part=training
     things2-published:/data/Preprocessed_data_250Hz,part=test,split=test
 
-sub-XX/preprocessed_eeg_{training,test}.npy hold `[images, repeats, channels, samples]`, cut after
-onset and whitened by the channels' covariance: no physical unit, no average reference, nothing
-before onset, no session and no order of trials. So they are packed as they are, one window a trial,
-with a profile of their own; encoders for volts cannot read them. Row i is image i + 1 of
+sub-XX/preprocessed_eeg_{training,test}.npy hold `[images, repeats, channels, samples]`, whitened by
+the channels' covariance: no physical unit, no reference, no session and no order of trials; most
+releases keep nothing before onset. So they are packed as they are, one window a trial, with a
+profile of their own, and encoders for volts cannot read them. Row i is image i + 1 of
 image_metadata.npy (osf.io/3jk45). Whether the whitening saw the test trials too is not written in
 a file. The raw data (`things2:`) have none of these limits.
+
+The arrays are mapped. `times` may be longer than a trial: it ends where trials end.
 """
 
 from __future__ import annotations
@@ -22,16 +24,14 @@ import numpy as np
 from data.electrodes.montages import TEMPLATE, positions_of
 from data.errors import InputError, did_you_mean
 from data.signals.profiles import Profile
-from data.signals.recording import Recording
+from data.signals.recording import WHITENED, Recording
 from data.sources.formats.numpy_files import read_dictionary
 from data.sources.items import files_by_person, signed
 from data.sources.spec import Spec
 from data.sources.things.from_things2 import DATASET, PARTS, image_names, metadata_of
 
-PROFILE = "things2_published"
+PROFILES = ("things2_published", "things2_published_100")
 DATA, NAMES, TIMES = "preprocessed_eeg_data", "ch_names", "times"
-TRIALS = 16_540
-"""Of a recording at most: a gigabyte of fp32 for 63 channels and 250 samples."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class PublishedItem:
     path: Path
     metadata: Path
     part: str
+    profile: Profile
     split: str = "auto"
 
     @property
@@ -60,69 +61,76 @@ class PublishedItem:
         return [self.path, self.metadata]
 
     def load(self) -> Iterator[Recording]:
-        trials, channels, sfreq_hz = read_published(self.path)
+        trials, channels, sfreq_hz = read_published(self.path, self.profile)
         names = image_names(self.metadata, PARTS[self.part])
-        images, repeats = trials.shape[:2]
+        images, repeats, _, samples = trials.shape
         if len(names) != images:
             raise InputError(
                 f"{self.path}: {images} images, {self.metadata.name} names {len(names)} of the "
                 f"part {self.part}",
                 "download both again: rows are named by their place",
             )
-        positions_m = positions_of(channels, TEMPLATE, str(self.path))
-        together = max(1, TRIALS // images)
-        for first in range(0, repeats, together):
-            chosen = [
-                (image, repeat)
-                for repeat in range(first, min(first + together, repeats))
-                for image in range(images)
-            ]
-            yield Recording(
-                dataset=DATASET,
-                subject=self.subject,
-                session=f"repeats{first + 1:02d}",
-                run=self.part,
-                segments=[np.float32(trials[image, repeat]) for image, repeat in chosen],
-                segment_meta=[
-                    # Nobody knows when a trial was: repeats are in the file's order.
-                    {"label": names[image + 1][0], "image": names[image + 1][1],
-                     "onset_s": float(repeat)}
-                    for image, repeat in chosen
-                ],
-                segment_sfreq_hz=sfreq_hz,
-                channel_names=channels,
-                positions_m=positions_m,
-                unit="standardised",
-                source_files=self.source_files(),
-                notes={
-                    "positions_from": f"{TEMPLATE} by name",
-                    "filtered_by": "none: as published, whitened by the channels' covariance",
-                },
-            )  # fmt: skip
+        yield Recording(
+            dataset=DATASET,
+            subject=self.subject,
+            session="published",
+            run=self.part,
+            segments=trials.reshape(images * repeats, len(channels), samples),
+            segment_meta=[
+                # Nobody knows when a trial was: repeats are in the file's order.
+                {"label": names[image][0], "image": names[image][1], "onset_s": float(repeat)}
+                for image in range(1, images + 1)
+                for repeat in range(repeats)
+            ],
+            segment_sfreq_hz=sfreq_hz,
+            channel_names=channels,
+            positions_m=positions_of(channels, TEMPLATE, str(self.path)),
+            unit=WHITENED,
+            source_files=[self.path],
+            notes={
+                "positions_from": f"{TEMPLATE} by name",
+                "order": "unknown: onset_s counts the repeats of an image",
+            },
+        )
 
 
-def read_published(path: Path) -> tuple[np.ndarray, list[str], float]:
-    """(trials `[images, repeats, C, T]`, mapped; channel names; rate in Hz). InputError for a file
-    that holds anything else."""
+def read_published(path: Path, profile: Profile) -> tuple[np.ndarray, list[str], float]:
+    """(trials `[images, repeats, C, T]`, mapped, what `profile` cuts of them; channel names; rate
+    in Hz). InputError for a file that holds anything else, or trials of another time or rate."""
     content = read_dictionary(path)
     try:
         trials, channels = content[DATA], [str(name) for name in content[NAMES]]
-        times = np.asarray(content[TIMES], np.float64)[-trials.shape[-1] :]
-        steps = np.diff(times)
+        times_s = np.asarray(content[TIMES], np.float64)[-trials.shape[-1] :]
+        steps = np.diff(times_s)
         good = (
             trials.ndim == 4
+            and trials.size > 0
+            and trials.dtype.kind == "f"
             and trials.shape[2] == len(channels)
-            and len(times) == trials.shape[3] > 1
-            and np.allclose(steps, steps[0], rtol=1e-3)
+            and len(times_s) == trials.shape[3] > 1
+            and np.allclose(steps, steps[0], rtol=0.1)  # written in whole milliseconds, at times
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         good = False
     if not good:
         raise InputError(
             f"{path}: no {DATA} of [images, repeats, channels, samples] with {NAMES} and {TIMES}",
             "give the folder of the published pre-processed arrays, or things2: for the raw data",
         )
-    return trials, channels, float(round(1 / steps.mean(), 3))
+    sfreq_hz = float(round((len(times_s) - 1) / (times_s[-1] - times_s[0]), 1))
+    first = round((profile.event_tmin_s - times_s[0]) * sfreq_hz)
+    last = first + profile.event_samples
+    if sfreq_hz != profile.sfreq_hz or first < 0 or last > len(times_s):
+        fitting = PROFILES[sfreq_hz == 100.0]
+        raise InputError(
+            f"{path}: {sfreq_hz:g} Hz from {times_s[0]:g} to {times_s[-1]:g} s, the profile "
+            f"{profile.name} asks for {profile.sfreq_hz:g} Hz from {profile.event_tmin_s:g} s, "
+            f"{profile.event_samples} samples",
+            "pack the raw data with things2:"
+            if fitting == profile.name
+            else f"add --profile {fitting}",
+        )
+    return trials[..., first:last], channels, sfreq_hz
 
 
 def list_items(spec: Spec, profile: Profile) -> list[PublishedItem]:
@@ -133,10 +141,14 @@ def list_items(spec: Spec, profile: Profile) -> list[PublishedItem]:
             f"part={part or '?'}: training and test trials are packed into folders of their own",
             did_you_mean(part or "", PARTS, "part= is"),
         )
-    if profile.name != PROFILE:
+    if profile.name not in PROFILES:
         raise spec.wrong(
             f"--profile {profile.name}: these arrays are filtered, cut and whitened already",
-            f"pack them with --profile {PROFILE}, or the raw data with things2:",
+            f"leave --profile out ({PROFILES[0]}), or pack the raw data with things2:",
+        )
+    if profile.scale != "recording":
+        raise spec.wrong(
+            f"--scale {profile.scale}: nobody knows the sessions of these trials", "leave it out"
         )
     people = files_by_person(
         spec,
@@ -152,6 +164,6 @@ def list_items(spec: Spec, profile: Profile) -> list[PublishedItem]:
             "download it from osf.io/3jk45 and put it into the folder",
         )
     return [
-        PublishedItem(name, people[name][0], metadata, part, spec.split)
+        PublishedItem(name, people[name][0], metadata, part, profile, spec.split)
         for name in spec.subjects(list(people))
     ]

@@ -6,7 +6,6 @@ leading number (`00001_aardvark`), for numbers differ between the parts of THING
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data.errors import InputError
 from data.files import hash_file
+from data.sources.things.image_names import concept_of
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 PIXELS = 32
@@ -32,11 +32,6 @@ class PictureFile:
     @property
     def name(self) -> str:
         return self.path.name
-
-
-def concept_of(folder: str) -> str:
-    """`00001_aardvark` -> `aardvark`; another name stays."""
-    return re.sub(r"^\d+_", "", folder)
 
 
 def list_pictures(folder: Path) -> list[PictureFile]:

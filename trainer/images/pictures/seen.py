@@ -16,7 +16,7 @@ from trainer.images.embeddings import ImageEmbeddings
 from trainer.images.pictures.embedding_head import EmbeddingHead, fit_head
 from trainer.images.scoring.queries import Queries
 from trainer.images.scoring.retrieval import Scored
-from trainer.images.trials import TRAINING, Trials
+from trainer.images.trials import Trials
 
 
 def head_of(scored: Scored, embeddings: ImageEmbeddings) -> EmbeddingHead:
@@ -29,7 +29,7 @@ def head_of(scored: Scored, embeddings: ImageEmbeddings) -> EmbeddingHead:
             f"give the run that chose its steps, {about['run']['refit']}",
         )
     shards = about["run"]["shards"]
-    trials = Trials.read(read_manifest(shards), shards, TRAINING, about["model"]["montage"])
+    trials = Trials.trained(about)
     held = np.isin(trials.concept, about["held_concepts"])
     held &= np.isin(trials.subject, [str(one) for one in about["split"]["trained"]])
     rows = np.flatnonzero(held)

@@ -19,7 +19,7 @@ from data.shards.manifest import read_manifest
 from trainer.images.embeddings import ImageEmbeddings, read_embeddings
 from trainer.images.guards import refuse_shared
 from trainer.images.scoring.scores import places
-from trainer.images.trials import TEST, TRAINING, Trials
+from trainer.images.trials import TEST, Trials
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Queries:
     @cached_property
     def place(self) -> np.ndarray:
         """int64 `[n]`: which repeat of its query a trial is, from 0."""
-        return places(self.query, self.trials.onset_s[self.row])
+        return places(self.query, self.trials.order[self.row])
 
     @property
     def repeats(self) -> int:
@@ -103,17 +103,13 @@ def another_trial(queries: Queries) -> Queries:
 def refuse_what_was_trained_on(run: Path, about: dict, queries: Queries,
                                embeddings: ImageEmbeddings) -> None:  # fmt: skip
     """InputError where a run trained on pictures or concepts of the test."""
-    shards = about["run"]["shards"]
-    trials = Trials.read(read_manifest(shards), shards, TRAINING, about["model"]["montage"])
-    names = trials.concept_names()
-    kept = ~np.isin(names, about["dropped_concepts"])
-    kept &= np.isin(trials.subject, [str(one) for one in about["split"]["trained"]])
-    tested = queries.trials.concept_names()[queries.row]
+    trials = Trials.trained(about)
+    trials = trials.chosen(np.isin(trials.subject, [str(o) for o in about["split"]["trained"]]))
     refuse_shared(
-        names[kept].tolist(), tested.tolist(),
-        [trials.images[one] for one in np.unique(trials.image[kept])],
-        [queries.trials.images[one] for one in queries.images],
+        trials.concept_names().tolist(), queries.trials.concept_names()[queries.row].tolist(),
+        trials.images, [queries.trials.images[one] for one in queries.images],
         dict(zip(embeddings.images, embeddings.sha256, strict=True)), str(run),
+        str(queries.trials.manifest.folder),
     )  # fmt: skip
 
 

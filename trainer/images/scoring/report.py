@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.subjects.trained_on import renamed_recordings, subjects_of
+from data.signals.recording import WHITENED
+from data.subjects.digests import Twin
+from data.subjects.trained_on import (
+    describe_twins,
+    known_among,
+    names_only,
+    people_of,
+    subjects_of,
+    twins_among,
+)
 from trainer.images.config import window_s
 from trainer.images.montage import filled_line
 from trainer.images.scoring.scores import interval
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
     from trainer.images.scoring.retrieval import Scored
 
 LEAK_P = 0.001
+SAW = "SAW THE TEST RECORDINGS"
 
 
 def is_control(about: dict) -> bool:
@@ -41,24 +51,61 @@ def name_of(run: Path, about: dict) -> str:
     return f"{run.name}: {kind}"
 
 
+def saw_the_test(about: dict, queries: Queries) -> list[Twin]:
+    """Recordings of the queries' people that the run, or the weights that it began from, was
+    trained on: the same files, under any name."""
+    return twins_among(_tested(queries), about["trained_on"]) or []
+
+
 def warnings_of(runs: Sequence[Scored], queries: Queries) -> list[str]:
-    """What a reader must know before any number."""
-    people = {str(one) for one in queries.person.tolist()}
-    entries = [
-        entry for entry in queries.trials.manifest.recordings if str(entry["subject"]) in people
-    ]
-    found = []
+    """What a reader must know before any number; the worst first."""
+    entries = _tested(queries)
+    asked = {(entry["dataset"], str(entry["subject"])) for entry in entries}
+    people = people_of(queries.trials.manifest)
+    found, more = [], []
     for one in runs:
-        trained_on = one.about["trained_on"]
-        if copies := renamed_recordings(entries, trained_on):
-            found.append(f"SAW THE TEST RECORDINGS: {'; '.join(map(str, copies[:3]))}")
-        known = {name for names in subjects_of(trained_on).values() for name in map(str, names)}
-        if not one.about["model"]["people"] and known & people:
-            found.append(f"trained on {', '.join(sorted(known & people))}, who is left out here")
+        about = one.about
+        if seen := saw_the_test(about, queries):
+            found.append(f"{SAW}: {describe_twins(seen)}")
+        known = known_among(asked, subjects_of(about["trained_on"]), people)
+        if not about["model"]["people"] and known:
+            more.append(f"trained on {_named(known)}, who is left out here")
+        known = known_among(asked, about.get("encoder_people", {}), people)
+        if about["model"]["people"] and known:
+            more.append(f"the encoder knows {_named(known)}")
     filled = queries.trials.montage.filled(queries.trials.manifest)
     if filled:
-        found.append(f"test channels filled by a spherical spline: {filled_line(filled)}")
-    return sorted(set(found))
+        more.append(f"test channels filled by a spherical spline: {filled_line(filled)}")
+    return sorted(set(found)) + sorted(set(more))
+
+
+def notes_of(runs: Sequence[Scored], queries: Queries) -> list[str]:
+    """What else belongs to the numbers."""
+    entries, found = _tested(queries), []
+    for one in runs:
+        split = one.about["split"]
+        if split["dropped_trials"]:
+            found.append(
+                f"{split['dropped_trials']:,} training trials were left out, for their concepts or "
+                "pictures are tested (--drop_test_concepts)"
+            )
+        if bare := names_only(one.about["trained_on"], entries):
+            found.append(f"compared with what was trained on by people's names alone: {bare}")
+    if {entry.get("unit") for entry in entries} == {WHITENED}:
+        found.append(
+            "the trials were published whitened; whether that saw the test trials is not known"
+        )
+    return [f"{text[0].upper()}{text[1:]}." for text in sorted(set(found))]
+
+
+def _tested(queries: Queries) -> list[dict]:
+    """The manifest's entries of the queries' people."""
+    people = {str(one) for one in queries.person.tolist()}
+    return [e for e in queries.trials.manifest.recordings if str(e["subject"]) in people]
+
+
+def _named(people: set[tuple[str, str]]) -> str:
+    return ", ".join(f"{subject} ({dataset})" for dataset, subject in sorted(people))
 
 
 def missing(runs: Sequence[Scored]) -> list[str]:
@@ -69,7 +116,9 @@ def missing(runs: Sequence[Scored]) -> list[str]:
         found.append("a flat network (--trunk flat)")
     if not any(one["run"]["permute"] for one in told):
         found.append("a run on permuted pictures (--permute)")
-    if not any(one["run"]["before_onset"] for one in told):
+    if told[0]["signal"]["event_tmin_s"] >= 0:
+        found.append("what comes before onset: these trials hold nothing of it")
+    elif not any(one["run"]["before_onset"] for one in told):
         found.append("a run on what comes before onset (--before_onset)")
     for one in told:
         if one["model"]["trunk"]["kind"] == "encoder" and not one["run"]["from_scratch"]:
@@ -105,6 +154,7 @@ def markdown(report: dict) -> str:
     who = "person" if len(report["people"]) == 1 else "people"
     lines = [f"# Retrieval of the picture that was seen: {report['protocol']}", ""]
     lines += [f"**{text}**\n" for text in report["warnings"]]
+    lines += [f"{text}\n" for text in report["notes"]]
     lines += [
         f"{len(report['people'])} {who}, {count} pictures of concepts that nothing was trained "
         f"on, {most} trials of each; chance {chance:.1f} / {5 * chance:.1f} %.",
@@ -118,8 +168,9 @@ def markdown(report: dict) -> str:
         averaged = _cell(row["averaged"][most])
         if row["name"] == "the best there is":
             averaged = ""
+        name = row["name"] + f" **{SAW}**" * row.get("saw", False)
         lines.append(
-            f"| {row['name']} | {_cell(row['single'])} | {_cell(row['summed'][most])} "
+            f"| {name} | {_cell(row['single'])} | {_cell(row['summed'][most])} "
             f"| {low:.1f}-{high:.1f} | {averaged} | {p} |"
         )
     lines += ["", "Intervals redraw people and pictures (pictures alone under three people). "

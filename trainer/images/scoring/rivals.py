@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from data.shards.manifest import read_manifest
 from data.signals.profiles import Profile
 from data.simulate.images_oracle import oracle_of
 from data.sources.simulated_images import world_of
@@ -14,13 +13,13 @@ from trainer.images.embeddings import ImageEmbeddings
 from trainer.images.scoring.queries import Queries
 from trainer.images.scoring.retrieval import Score
 from trainer.images.scoring.ridge import fit_ridge
-from trainer.images.trials import TRAINING, Trials
+from trainer.images.trials import Trials
 
 
 def ridge_score(about: dict, queries: Queries, embeddings: ImageEmbeddings) -> tuple[Score, dict]:
     """Ridge on the run's training trials: per person, or of all others for a person left out."""
     shards, layer = about["run"]["shards"], about["run"]["layer"] or None
-    trials = Trials.read(read_manifest(shards), shards, TRAINING, about["model"]["montage"])
+    trials = Trials.trained(about)
     concept = trials.concept_of_image()
     found = embeddings.layer(layer)[embeddings.rows_of(trials.images, shards)]
     held = np.isin(concept, about["held_concepts"])
