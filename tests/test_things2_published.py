@@ -149,7 +149,7 @@ def test_a_part_is_one_recording_on_one_scale(shards):
 
 
 def test_loud_channels_and_trials_are_kept(published, tmp_path):
-    """Whitening mixed the channels: none is judged by its size. What is not finite goes."""
+    """Whitening mixed the channels: none is judged by size. A trial that is not finite goes."""
     shutil.copytree(published, tmp_path / "raw")
     content = content_of("test", 1)
     content["preprocessed_eeg_data"][:, :, 5] *= 100
@@ -216,15 +216,12 @@ def test_one_person_has_not_seen_the_test(published, tmp_path):
 def test_an_encoder_for_volts_is_refused(shards, tmp_path):
     """With the command that packs what it can read; also where the rates are the same."""
     embeddings_at(tmp_path / "embeddings")
-    profile = get_profile("default").as_dict()
     for rate_hz in (200.0, 250.0):
-        data = tiny_shards(
-            tmp_path / f"{rate_hz:g}", train=(8,), val=(4,), test=(4,),
-            profile={**profile, "name": "other", "sfreq_hz": rate_hz},
-        )  # fmt: skip
+        data = tiny_shards(tmp_path / f"{rate_hz:g}", train=(8,), held_out=4, sfreq_hz=rate_hz)
         run = tmp_path / f"encoder{rate_hz:g}"
         python("trainer/pretrain.py", "--shards", data, "--run", run, *TINY, "--steps", 1,
-               "--global_batch", 4, "--micro_batch", 4, "--precision", "fp32")  # fmt: skip
+               "--model", f"sfreq_hz={rate_hz:g}", "--global_batch", 4, "--micro_batch", 4,
+               "--precision", "fp32")  # fmt: skip
         output = python(
             "trainer/eeg2image.py", "--shards", shards / "training", "--images",
             tmp_path / "embeddings", "--run", tmp_path / "run", "--trunk", "encoder", "--init", run,
@@ -232,7 +229,7 @@ def test_an_encoder_for_volts_is_refused(shards, tmp_path):
         )  # fmt: skip
         assert "published whitened, at 250 Hz and without a unit" in output
         assert f"reads volts, at {rate_hz:g} Hz" in output
-        assert "data/pack.py --source things2:FOLDER,parts=training --profile other" in output
+        assert "data/pack.py --source things2:FOLDER,parts=training --profile default" in output
 
 
 def test_retrieval_reads_them(shards, tmp_path):
