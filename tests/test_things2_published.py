@@ -300,12 +300,13 @@ class Calls:
         return (print, ("called",))
 
 
-@pytest.mark.parametrize("kind", ["cut", "hostile", "text"])
+@pytest.mark.parametrize("kind", ["cut", "hostile", "text", "header"])
 def test_damaged_and_hostile_files(tmp_path, kind, capsys):
     path = tmp_path / "preprocessed_eeg_test.npy"
     whole = pickle.dumps(content_of("test", 1), protocol=4)
     path.write_bytes(
         {"cut": whole[: len(whole) // 2], "text": b"no array",
+         "header": b"\x93NUMPY\x01\x00\x0c\x00{'descr': ((",
          "hostile": pickle.dumps({"preprocessed_eeg_data": Calls()}, protocol=4)}[kind]
     )  # fmt: skip
     with pytest.raises(InputError, match="not a dictionary of arrays"):
