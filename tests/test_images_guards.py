@@ -20,6 +20,7 @@ from trainer.images.guards import (
     names_of,
     pictures_like,
     refuse_block_designs,
+    refuse_namesakes,
     refuse_shared,
     what_is_tested,
 )
@@ -102,6 +103,12 @@ def test_what_is_shared_is_refused():
     ):
         with pytest.raises(InputError, match=message):
             refuse_shared(*concepts, *pictures, hashes, "run")
+
+
+def test_people_of_one_name_are_refused():
+    refuse_namesakes([("A", "01"), ("A", "02"), ("A", "01"), ("B", "03")], "here")
+    with pytest.raises(InputError, match="01 is a person of A and of B"):
+        refuse_namesakes([("B", "01"), ("A", "01")], "here")
 
 
 def test_block_designs_are_refused():

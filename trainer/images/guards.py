@@ -41,6 +41,18 @@ def refuse_block_designs(datasets: Iterable[str], where: str) -> None:
         )
 
 
+def refuse_namesakes(people: Iterable[tuple[str, str]], where: str) -> None:
+    """InputError where people (data set, subject) of two data sets have one name: a run knows
+    people by their names."""
+    seen: dict[str, str] = {}
+    for dataset, subject in sorted(set(people)):
+        if (other := seen.setdefault(subject, dataset)) != dataset:
+            raise InputError(
+                f"{where}: {subject} is a person of {other} and of {dataset}",
+                "pack the data sets into folders of their own, and train on one",
+            )
+
+
 def refuse_whitened(manifest: Manifest, where: str, encoder: str, signal: Mapping) -> None:
     """InputError where an encoder that was trained on another `signal` (a profile) would read
     trials that were published whitened."""

@@ -13,7 +13,7 @@ from data.batches.local import WindowDataset
 from data.batches.window_table import NO_LABEL, WindowTable
 from data.errors import InputError
 from data.shards.manifest import Manifest, read_manifest
-from trainer.images.guards import names_of, refuse_block_designs
+from trainer.images.guards import names_of, refuse_block_designs, refuse_namesakes
 from trainer.images.montage import ALL, CommonMontage
 
 TRAINING, TEST = "training", "test"
@@ -58,6 +58,7 @@ class Trials:
                 f"{where}: no window names a picture and its concept",
                 "pack a source of pictures with its events (things2:, simulated-images)",
             )
+        refuse_namesakes(table.names.subjects, where)
         subjects = np.array([subject for _, subject in table.names.subjects])
         labels = np.array([str(label) for label in table.names.labels])
         recording = table.recording[shown]
